@@ -1,0 +1,29 @@
+import type { Fields } from './fields.ts';
+
+/** The limits of one event; the message of `field_too_long` names them. Bytes of UTF-8. */
+export const EVENT_LIMITS = { idBytes: 256, subjectBytes: 256, sourceBytes: 512, typeBytes: 128 } as const;
+
+/** An event as a product sends it: CloudEvents 1.0 names, without the envelope attributes we do not need. */
+export interface UsageEvent {
+  readonly id: string;
+  /** Where the event comes from; with `id` it makes the identity. Optional over HTTP, then "" is kept. */
+  readonly source?: string;
+  readonly type: string;
+  readonly subject: string;
+  /** RFC 3339; absent means the time of acceptance. Digits beyond the millisecond are cut. */
+  readonly time?: string;
+  readonly data?: Readonly<Record<string, unknown>>;
+}
+
+/** An event that the edge has admitted. `fields` is scratch space, valid until the next event. */
+export interface AdmittedEvent {
+  readonly tenant: string;
+  readonly source: string;
+  readonly id: string;
+  readonly type: string;
+  readonly subject: string;
+  /** Epoch milliseconds; the time of acceptance when the sender gave none. */
+  readonly timeMs: number;
+  readonly timeGiven: boolean;
+  readonly fields: Fields;
+}

@@ -1,0 +1,57 @@
+/**
+ * The one table of what Tallyline refuses and why. A code is stable: clients branch on it, the refused
+ * events are stored under it and the metrics are labelled with it.
+ *
+ * `edge` codes are answered to the sender at once; the event was never in the log. `log` codes are
+ * decided by the aggregator from the log alone; the event is kept in `refused_events`.
+ */
+export interface Rejection {
+  readonly stage: 'edge' | 'log';
+  /** HTTP status when the whole request is refused for it (edge), or the status a re-send would get. */
+  readonly status: 400 | 413 | 415 | 422;
+  /** What is wrong and what to change, in one sentence. */
+  readonly message: string;
+}
+
+const edge = (status: Rejection['status'], message: string): Rejection => ({
+  stage: 'edge',
+  status,
+  message,
+});
+const log = (message: string): Rejection => ({ stage: 'log', status: 422, message });
+
+export const REJECTIONS = {
+  event_not_an_object: edge(422, 'An event is a JSON object with id, source, type, subject and data.'),
+  field_missing: edge(422, 'A required field is missing: send it as a non-empty string.'),
+  field_not_text: edge(422, 'This field must be a string.'),
+  field_too_long: edge(422, 'This field is too long: id and subject take 256 bytes, source 512, type 128.'),
+  text_not_unicode: edge(422, 'The text holds a lone surrogate: send well-formed Unicode.'),
+  text_has_control: edge(422, 'The text holds a control character: remove it.'),
+  time_not_rfc3339: edge(422, 'The time is not RFC 3339, such as 2026-11-21T08:30:00Z.'),
+  time_too_old: edge(422, 'The time lies before the accepted window.'),
+  time_too_far_ahead: edge(422, 'The time lies too far in the future: check the clock of the sender.'),
+  data_not_an_object: edge(422, 'data must be a JSON object.'),
+  data_too_deep: edge(422, 'data is nested too deeply: flatten it to 8 levels or fewer.'),
+  data_too_many_fields: edge(422, 'data has too many fields: 64 at most, counted after flattening.'),
+  data_path_too_long: edge(422, 'A key path of data is too long: 256 characters at most.'),
+  data_path_repeated: edge(422, 'Two keys of data mean the same dotted path: keep one.'),
+  number_not_exact: edge(422, 'A number cannot be kept exactly: send it as a string of at most 9 decimals.'),
+  event_too_large: edge(422, 'The event is too large: 64 KiB at most.'),
+  meter_value_missing: log('The event lacks the value that a meter of its type sums: add it and send again.'),
+  meter_value_not_a_number: log('The value that a meter of its type sums is not a decimal number.'),
+  meter_value_out_of_range: log('The value exceeds 10^18 or has more than 9 decimals.'),
+  block_unreadable: log('The message in the log could not be decoded; it is kept whole.'),
+} as const satisfies Record<string, Rejection>;
+
+export type RejectionCode = keyof typeof REJECTIONS;
+export type EdgeRejectionCode = {
+  [C in RejectionCode]: (typeof REJECTIONS)[C]['stage'] extends 'edge' ? C : never;
+}[RejectionCode];
+
+/** One line of a 202 or 422 answer. `index` counts from 0 in the request's order. */
+export interface RejectedEvent {
+  readonly index: number;
+  readonly id: string | null;
+  readonly code: RejectionCode;
+  readonly message: string;
+}

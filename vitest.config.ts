@@ -1,0 +1,31 @@
+import { defineConfig } from 'vitest/config';
+
+// `unit` is what a person runs all day: pure code, no engines. `engines` starts real NATS, Postgres
+// and ClickHouse on ports of its own.
+const fast = ['test/tidy.test.ts', 'test/lockfile.test.ts'];
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: [
+            '{contract,runtime,ingest,aggregator,ledger,billing-sync,client,local}/**/*.test.ts',
+            ...fast,
+          ],
+        },
+      },
+      {
+        test: {
+          name: 'engines',
+          include: ['test/**/*.test.ts'],
+          exclude: fast,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+          maxWorkers: 2,
+        },
+      },
+    ],
+  },
+});
