@@ -10,6 +10,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
+          sequence: { groupOrder: 0 },
           include: [
             '{contract,runtime,ingest,aggregator,ledger,billing-sync,client,local}/**/*.test.ts',
             ...fast,
@@ -19,6 +20,7 @@ export default defineConfig({
       {
         test: {
           name: 'engines',
+          sequence: { groupOrder: 1 },
           include: ['test/**/*.test.ts'],
           exclude: fast,
           testTimeout: 60_000,

@@ -1,0 +1,25 @@
+// Compiles every folder to dist/ and puts the SQL files beside the code that reads them,
+// so that `new URL('./schema/', import.meta.url)` means the same in the sources and in dist.
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const dist = join(root, 'dist');
+
+const tsc = spawnSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', root], {
+  stdio: 'inherit',
+});
+if (tsc.status !== 0) process.exit(tsc.status ?? 1);
+
+const sqlFolders = ['aggregator/schema', 'aggregator/checks', 'ledger/migrations', 'ledger/checks'];
+for (const folder of sqlFolders) {
+  const target = join(dist, folder);
+  for (const name of existsSync(target) ? readdirSync(target) : []) {
+    if (name.endsWith('.sql')) rmSync(join(target, name));
+  }
+  if (existsSync(join(root, folder))) {
+    cpSync(join(root, folder), target, { recursive: true, filter: (from) => !from.endsWith('.ts') });
+  }
+}

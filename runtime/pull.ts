@@ -1,0 +1,341 @@
+/**
+ * Following a stream in order, over a pull consumer that is thrown away and made anew.
+ *
+ * The consumer is ephemeral, in memory and without acknowledgements: it holds no truth, only a position.
+ * The truth is `next`, the sequence after the last message handed over here. Whatever goes wrong (a lost
+ * connection, a restarted server, a missed heartbeat, a consumer deleted under us, a hole in what it
+ * delivered), the answer is the same one: forget the consumer, make another that starts at `next`. So there
+ * is one path of recovery, and it is the path of the first start.
+ *
+ * Backpressure: one pull request is out at a time, asking for at most half of `maxBytesInFlight`, and it is
+ * made only when no more than the other half waits to be taken. A single message larger than the half is
+ * asked for alone. (The driver's own consume() refills as messages arrive and not as they are taken, so a
+ * slow reader's memory has no bound there.)
+ *
+ * How a pull request ends: its batch is full (no notice is sent then), or a status message comes: 408 when
+ * it expires, 409 when the next message would exceed its bytes or the consumer was deleted, 503 when nobody
+ * listens. While it waits the server sends heartbeats (status 100).
+ */
+import {
+  AckPolicy,
+  createInbox,
+  DeliverPolicy,
+  nanos,
+  ReplayPolicy,
+  type ConsumerConfig,
+  type ConsumerInfo,
+  type Msg,
+  type NatsConnection,
+} from 'nats';
+import { backoffMs } from './backoff.ts';
+import { isConnectionError, isStreamNotFound, type NatsLink } from './nats.ts';
+import { sleep } from './retry.ts';
+
+/** One message of a stream, with what its reply subject says about it. */
+export interface Pulled {
+  readonly message: Msg;
+  readonly sequence: number;
+  readonly timeMs: number;
+  /** How many more the stream had for this consumer when the message was sent. */
+  readonly pending: number;
+}
+
+export interface PullOptions {
+  readonly stream: string;
+  /** The first sequence wanted, or the newest message of each matching subject and then all that follow. */
+  readonly from: number | { readonly newestOf: string };
+  readonly maxBytesInFlight: number;
+  readonly signal: AbortSignal;
+  /** Called whenever a consumer was made, with how many messages wait for it. */
+  onPosition?(pending: number): void;
+}
+
+/**
+ * The stream is not the one that was read: it was made anew, or it ends before what was already read. Its
+ * tail was lost, and the server gives the same sequences to other messages. Reading on would skip them
+ * silently, so it is an error.
+ */
+export class LogRewoundError extends Error {
+  readonly stream: string;
+  readonly lastSequence: number;
+  readonly nextSequence: number;
+  constructor(stream: string, lastSequence: number, nextSequence: number) {
+    super(`stream ${stream} ends at ${lastSequence} and has lost what was read before ${nextSequence}`);
+    this.name = 'LogRewoundError';
+    this.stream = stream;
+    this.lastSequence = lastSequence;
+    this.nextSequence = nextSequence;
+  }
+}
+
+const PULL_EXPIRES_MS = 30_000;
+const HEARTBEAT_MS = 1_000;
+/** Silence for longer than this means that the pull request is lost. */
+const SILENCE_MAX_MS = 3 * HEARTBEAT_MS;
+const CONSUMER_INACTIVE_MS = 60_000;
+/** How long a stream that was there may be missing before that is an error; a cluster can lose its leader. */
+const STREAM_MISSING_MAX_MS = 10_000;
+const BATCH_MAX = 100_000;
+const RETRY = { baseMs: 50, maxMs: 1_000 };
+
+/**
+ * Yields the stream's messages in order until the signal aborts. Sequences strictly increase. Throws
+ * LogRewoundError, and NATS's error when the stream does not exist or a request is refused.
+ */
+export async function* pull(link: NatsLink, o: PullOptions): AsyncGenerator<Pulled, void, void> {
+  let from = o.from;
+  let attempt = 0;
+  let reachedMs = -Infinity; // When the last consumer ended.
+  let created: string | undefined; // Of the stream, at the first consumer.
+  while (!o.signal.aborted) {
+    let consumer: PullConsumer | undefined;
+    try {
+      consumer = await PullConsumer.create(link, o, from);
+      // Asked for after the consumer was made, so that it can only be newer.
+      const info = await link.jsm.streams.info(o.stream);
+      created ??= String(info.created);
+      const next = typeof from === 'number' ? from : 1;
+      if (String(info.created) !== created || info.state.last_seq < next - 1) {
+        throw new LogRewoundError(o.stream, info.state.last_seq, next);
+      }
+      o.onPosition?.(consumer.pending);
+      for await (const pulled of consumer) {
+        attempt = 0;
+        from = pulled.sequence + 1;
+        yield pulled;
+        if (o.signal.aborted) return;
+      }
+    } catch (error) {
+      const missing = isStreamNotFound(error);
+      const patience = performance.now() - reachedMs < STREAM_MISSING_MAX_MS;
+      if (missing ? !patience : !isConnectionError(error)) throw error;
+    } finally {
+      if (consumer !== undefined) {
+        reachedMs = performance.now();
+        consumer.dispose();
+      }
+    }
+    await untilConnected(link, o.signal);
+    await sleep(backoffMs(attempt++, RETRY, Math.random), o.signal);
+  }
+}
+
+/** Waits until the connection stands or the signal aborts. */
+async function untilConnected(link: NatsLink, signal: AbortSignal): Promise<void> {
+  while (!link.connected && !signal.aborted && !link.nc.isClosed()) {
+    await new Promise<void>((resolve) => {
+      const end = () => {
+        forget();
+        signal.removeEventListener('abort', end);
+        resolve();
+      };
+      const forget = link.onConnection(end);
+      signal.addEventListener('abort', end);
+    });
+  }
+  if (link.nc.isClosed() && !signal.aborted) throw new Error('the NATS connection was closed');
+}
+
+/** One consumer, from its making to the first thing that goes wrong with it: its iteration ends then. */
+class PullConsumer implements AsyncIterable<Pulled> {
+  private readonly link: NatsLink;
+  private readonly nc: NatsConnection;
+  private readonly options: PullOptions;
+  private readonly name: string;
+  /** How many messages waited for it when it was made. */
+  readonly pending: number;
+  private next: number;
+
+  private readonly half: number;
+  private queue: Pulled[] = [];
+  private taken = 0;
+  private queuedBytes = 0;
+  private consumerSequence = 0;
+
+  private pullNumber = 0;
+  private pullOpen = false;
+  private pullMessagesLeft = 0;
+  private pullBytesLeft = 0;
+  private pullDelivered = 0;
+  /** The next message is larger than a pull request may ask for, and has to be asked for alone. */
+  private tooLarge = false;
+  private lastHeard = 0;
+
+  private over = false;
+  private wake: (() => void) | undefined;
+  private readonly inbox = createInbox();
+  private readonly ends: (() => void)[] = [];
+
+  private constructor(link: NatsLink, options: PullOptions, info: ConsumerInfo, next: number) {
+    this.link = link;
+    this.nc = link.nc;
+    this.options = options;
+    this.name = info.name;
+    this.pending = info.num_pending;
+    this.next = next;
+    this.half = Math.max(1, Math.floor(options.maxBytesInFlight / 2));
+  }
+
+  static async create(link: NatsLink, o: PullOptions, from: PullOptions['from']): Promise<PullConsumer> {
+    const config: Partial<ConsumerConfig> = {
+      ack_policy: AckPolicy.None,
+      replay_policy: ReplayPolicy.Instant,
+      mem_storage: true,
+      num_replicas: 1,
+      max_waiting: 8,
+      inactive_threshold: nanos(CONSUMER_INACTIVE_MS),
+      ...(typeof from === 'number'
+        ? { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: Math.max(1, from) }
+        : { deliver_policy: DeliverPolicy.LastPerSubject, filter_subject: from.newestOf }),
+    };
+    const info = await link.jsm.consumers.add(o.stream, config);
+    return new PullConsumer(link, o, info, typeof from === 'number' ? from : 1);
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Pulled, void, void> {
+    this.listen();
+    while (!this.over || this.taken < this.queue.length) {
+      if (this.taken === this.queue.length) {
+        this.queue = [];
+        this.taken = 0;
+        this.pullIfRoom();
+        await new Promise<void>((resolve) => (this.wake = resolve));
+        continue;
+      }
+      const pulled = this.queue[this.taken++] as Pulled;
+      this.queuedBytes -= pulled.message.data.length;
+      this.pullIfRoom();
+      yield pulled;
+    }
+  }
+
+  /** Ends the subscription and asks the server to forget the consumer; it would forget it anyway, later. */
+  dispose(): void {
+    this.end();
+    for (const end of this.ends.splice(0)) end();
+    if (this.link.connected && !this.nc.isClosed() && !this.nc.isDraining()) {
+      this.link.jsm.consumers.delete(this.options.stream, this.name).catch(() => {});
+    }
+  }
+
+  private listen(): void {
+    const end = () => this.end();
+    const subscription = this.nc.subscribe(`${this.inbox}.*`, {
+      callback: (error, message) => (error === null ? this.onMessage(message) : this.end()),
+    });
+    const watchdog = setInterval(() => {
+      if (this.pullOpen && performance.now() - this.lastHeard > SILENCE_MAX_MS) this.end();
+    }, HEARTBEAT_MS);
+    this.options.signal.addEventListener('abort', end);
+    this.ends.push(
+      () => this.nc.isClosed() || subscription.unsubscribe(),
+      () => clearInterval(watchdog),
+      () => this.options.signal.removeEventListener('abort', end),
+      this.link.onConnection(end),
+    );
+    if (this.options.signal.aborted || !this.link.connected) this.end();
+  }
+
+  private end(): void {
+    this.over = true;
+    this.wakeReader();
+  }
+
+  private wakeReader(): void {
+    this.wake?.();
+    this.wake = undefined;
+  }
+
+  private pullIfRoom(): void {
+    if (this.pullOpen || this.over || this.queuedBytes > this.half) return;
+    const alone = this.tooLarge;
+    if (alone && this.queuedBytes > 0) return;
+    this.tooLarge = false;
+    this.pullOpen = true;
+    this.pullNumber++;
+    this.pullDelivered = 0;
+    this.pullMessagesLeft = alone ? 1 : BATCH_MAX;
+    this.pullBytesLeft = alone ? Number.MAX_SAFE_INTEGER : this.half;
+    this.lastHeard = performance.now();
+    const request = {
+      batch: this.pullMessagesLeft,
+      ...(alone ? {} : { max_bytes: this.half }),
+      expires: nanos(PULL_EXPIRES_MS),
+      idle_heartbeat: nanos(HEARTBEAT_MS),
+    };
+    this.nc.publish(
+      `$JS.API.CONSUMER.MSG.NEXT.${this.options.stream}.${this.name}`,
+      JSON.stringify(request),
+      { reply: `${this.inbox}.${this.pullNumber}` },
+    );
+  }
+
+  private onMessage(message: Msg): void {
+    if (this.over) return;
+    this.lastHeard = performance.now();
+    if (message.subject.startsWith(this.inbox)) return this.onStatus(message);
+    const at = parseAckSubject(message.reply ?? '');
+    // A hole in what the consumer sent: a message got lost on the way.
+    if (at === null || at.consumerSequence !== this.consumerSequence + 1) return this.end();
+    this.consumerSequence = at.consumerSequence;
+    this.pullDelivered++;
+    this.pullMessagesLeft--;
+    // As the server counts it: subject, reply subject, headers and data.
+    this.pullBytesLeft -= messageBytes(message);
+    if (this.pullMessagesLeft <= 0 || this.pullBytesLeft <= 0) this.pullOpen = false;
+    if (at.sequence >= this.next) {
+      this.next = at.sequence + 1;
+      this.queue.push({ message, sequence: at.sequence, timeMs: at.timeMs, pending: at.pending });
+      this.queuedBytes += message.data.length;
+    }
+    this.wakeReader();
+  }
+
+  private onStatus(message: Msg): void {
+    const status = message.headers?.code ?? 0;
+    if (status === 100) return; // A heartbeat.
+    if (message.subject !== `${this.inbox}.${this.pullNumber}`) return; // Of a request that ended before.
+    const description = (message.headers?.description ?? '').toLowerCase();
+    if (status === 408 || status === 404) {
+      this.pullOpen = false;
+      this.wakeReader();
+    } else if (status === 409 && description.includes('exceeds')) {
+      this.pullOpen = false;
+      if (this.pullDelivered === 0) this.tooLarge = true;
+      this.wakeReader();
+    } else {
+      this.end();
+    }
+  }
+}
+
+function messageBytes(message: Msg): number {
+  // The client's size() is subject + reply + headers + data.
+  return (message as Msg & { size(): number }).size();
+}
+
+interface AckSubject {
+  readonly sequence: number;
+  readonly consumerSequence: number;
+  readonly timeMs: number;
+  readonly pending: number;
+}
+
+/**
+ * Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time ns>.<pending>`, or
+ * the longer form with domain and account before the stream and a token after. Null when it is neither.
+ */
+export function parseAckSubject(subject: string): AckSubject | null {
+  const tokens = subject.split('.');
+  if (tokens[0] !== '$JS' || tokens[1] !== 'ACK' || tokens.length < 9) return null;
+  const shift = tokens.length >= 11 ? 2 : 0;
+  const number = (index: number) => Number(tokens[index + shift]);
+  const nanoseconds = tokens[7 + shift] ?? '';
+  const at = {
+    sequence: number(5),
+    consumerSequence: number(6),
+    timeMs: Number(nanoseconds.slice(0, -6)),
+    pending: number(8),
+  };
+  return Object.values(at).every(Number.isSafeInteger) ? at : null;
+}
