@@ -1,7 +1,7 @@
 // Compiles every folder to dist/ and puts the SQL files beside the code that reads them,
 // so that `new URL('./schema/', import.meta.url)` means the same in the sources and in dist.
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, readdirSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -12,6 +12,14 @@ const tsc = spawnSync(process.execPath, [join(root, 'node_modules/typescript/bin
   stdio: 'inherit',
 });
 if (tsc.status !== 0) process.exit(tsc.status ?? 1);
+
+// The Stripe stand-in checks requests against the SDK's own declarations; deriving them takes a second, once.
+const derived = join(dist, 'local/stripe/operations.json');
+const sdk = join(root, 'node_modules/stripe/package.json');
+if (!existsSync(derived) || statSync(derived).mtimeMs < statSync(sdk).mtimeMs) {
+  const derive = spawnSync(process.execPath, [join(dist, 'local/stripe/derive.js')], { stdio: 'inherit' });
+  if (derive.status !== 0) process.exit(derive.status ?? 1);
+}
 
 const sqlFolders = ['aggregator/schema', 'aggregator/checks', 'ledger/migrations', 'ledger/checks'];
 for (const folder of sqlFolders) {

@@ -1,0 +1,71 @@
+// Calls the HTTP API of a running stack. An answer other than 2xx is an error that carries the problem's own
+// words (RFC 9457), because those say what to do.
+export interface ApiAnswer<T> {
+  readonly status: number;
+  readonly body: T;
+}
+
+export class ApiError extends Error {
+  override readonly name = 'ApiError';
+  readonly status: number;
+  readonly code: string;
+
+  constructor(status: number, code: string, message: string) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+export class ApiClient {
+  readonly #url: string;
+  readonly #key: string;
+
+  constructor(url: string, key: string) {
+    this.#url = url;
+    this.#key = key;
+  }
+
+  get<T>(path: string): Promise<ApiAnswer<T>> {
+    return this.#call('GET', path);
+  }
+
+  post<T>(path: string, body: unknown): Promise<ApiAnswer<T>> {
+    return this.#call('POST', path, body);
+  }
+
+  put<T>(path: string, body: unknown): Promise<ApiAnswer<T>> {
+    return this.#call('PUT', path, body);
+  }
+
+  async #call<T>(method: string, path: string, body?: unknown): Promise<ApiAnswer<T>> {
+    const response = await fetch(new URL(path, this.#url), {
+      method,
+      headers: {
+        authorization: `Bearer ${this.#key}`,
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal: AbortSignal.timeout(60_000),
+    });
+    const text = await response.text();
+    const parsed = parseJson(text);
+    if (response.ok) return { status: response.status, body: parsed as T };
+    const problem = (parsed ?? {}) as { code?: string; title?: string; detail?: string; errors?: unknown };
+    const words = [problem.title, problem.detail].filter(Boolean).join(': ') || text.slice(0, 500);
+    const errors = problem.errors === undefined ? '' : ` ${JSON.stringify(problem.errors)}`;
+    throw new ApiError(
+      response.status,
+      problem.code ?? '',
+      `${method} ${path} answered ${response.status}: ${words}${errors}`,
+    );
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
