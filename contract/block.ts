@@ -364,7 +364,8 @@ export class BlockError extends Error {
 /** The checksum alone is not trusted to mean that the numbers inside are in range: both are checked. */
 export function decodeBlock(message: Uint8Array): Block {
   // Typed arrays need aligned memory; a message that came in the middle of a socket buffer is copied once.
-  const bytes = message.byteOffset % 8 === 0 ? message : message.slice();
+  // (Not by slice(): of a Buffer, which a driver hands out, that is a view at the same place.)
+  const bytes = message.byteOffset % 8 === 0 ? message : new Uint8Array(message);
   if (bytes.byteLength < HEADER_BYTES) throw new BlockError('shorter than its header');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(HEADER.magic, true) !== MAGIC) throw new BlockError('no block of ours');
@@ -460,10 +461,19 @@ function checkStarts(starts: Uint32Array, end: number, what: string): void {
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
+/** Throws a BlockError for bytes that are no UTF-8: they were not checked with the rest, since few are read. */
 export function textOf(block: Block, number: number): string {
-  return decoder.decode(block.textBytes.subarray(block.textStart[number], block.textStart[number + 1]));
+  return decode(block.textBytes.subarray(block.textStart[number], block.textStart[number + 1]));
 }
 
 export function idOf(block: Block, event: number): string {
-  return decoder.decode(block.idBytes.subarray(block.idStart[event], block.idStart[event + 1]));
+  return decode(block.idBytes.subarray(block.idStart[event], block.idStart[event + 1]));
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return decoder.decode(bytes);
+  } catch (error) {
+    throw new BlockError('a text that is no UTF-8', { cause: error });
+  }
 }

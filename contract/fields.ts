@@ -63,7 +63,8 @@ export class Fields {
       return 'data_too_deep';
     }
     for (const key of Object.keys(object)) {
-      if (key.includes('.')) this.#dotted = true;
+      // A dot or an empty key is the only way in which two places can have one path.
+      if (key === '' || key.includes('.')) this.#dotted = true;
       const path = prefix === '' ? key : `${prefix}.${key}`;
       const fault = this.#field(path, object[key], depth);
       if (fault !== null) {

@@ -13,12 +13,8 @@ export interface Rejection {
   readonly message: string;
 }
 
-const edge = (status: Rejection['status'], message: string): Rejection => ({
-  stage: 'edge',
-  status,
-  message,
-});
-const log = (message: string): Rejection => ({ stage: 'log', status: 422, message });
+const edge = (status: Rejection['status'], message: string) => ({ stage: 'edge', status, message }) as const;
+const log = (message: string) => ({ stage: 'log', status: 422, message }) as const;
 
 export const REJECTIONS = {
   event_not_an_object: edge(422, 'An event is a JSON object with id, source, type, subject and data.'),
@@ -37,6 +33,12 @@ export const REJECTIONS = {
   data_path_repeated: edge(422, 'Two keys of data mean the same dotted path: keep one.'),
   number_not_exact: edge(422, 'A number cannot be kept exactly: send it as a string of at most 9 decimals.'),
   event_too_large: edge(422, 'The event is too large: 64 KiB at most.'),
+  line_not_json: edge(422, 'The line is not JSON: send one event a line, UTF-8, without line breaks inside.'),
+  body_not_json: edge(400, 'The body is not JSON.'),
+  body_not_unicode: edge(400, 'The body is not UTF-8.'),
+  body_too_large: edge(413, 'The body is too large: send the events in several requests.'),
+  batch_too_large: edge(413, 'The request has too many events: send them in several requests.'),
+  content_type_unknown: edge(415, 'The content type must be application/json or application/x-ndjson.'),
   meter_value_missing: log('The event lacks the value that a meter of its type sums: add it and send again.'),
   meter_value_not_a_number: log('The value that a meter of its type sums is not a decimal number.'),
   meter_value_out_of_range: log('The value exceeds 10^18 or has more than 9 decimals.'),

@@ -21,7 +21,13 @@ if (!existsSync(derived) || statSync(derived).mtimeMs < statSync(sdk).mtimeMs) {
   if (derive.status !== 0) process.exit(derive.status ?? 1);
 }
 
-const sqlFolders = ['aggregator/schema', 'aggregator/checks', 'ledger/migrations', 'ledger/checks'];
+const sqlFolders = [
+  'aggregator/schema',
+  'aggregator/checks',
+  'ledger/migrations',
+  'ledger/checks',
+  'billing-sync/migrations',
+];
 for (const folder of sqlFolders) {
   const target = join(dist, folder);
   for (const name of existsSync(target) ? readdirSync(target) : []) {

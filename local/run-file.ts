@@ -16,6 +16,8 @@ export interface RunFile {
   readonly adminKey: string;
   readonly data: string;
   readonly embedded: readonly string[];
+  /** How to reach the engines, passwords included: the file is readable by its owner alone. */
+  readonly engines: { readonly nats: string; readonly database: string; readonly clickhouse: string };
   /** Process ids by name; that of the supervisor is `start`. */
   readonly pids: Readonly<Record<string, number>>;
 }

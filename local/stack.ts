@@ -88,6 +88,11 @@ export class Stack {
       adminKey: secrets.adminKey,
       data: this.#layout.root,
       embedded: this.#embedded,
+      engines: {
+        nats: addresses.nats,
+        database: addresses.database,
+        clickhouse: addresses.clickhouse,
+      },
       pids: this.#pids,
     };
     writeRunFile(this.#layout, this.#run);
@@ -231,6 +236,9 @@ export class Stack {
         TALLYLINE_WEBHOOK_PORT: String(ports.webhook),
         STRIPE_API_KEY: stripeKey,
         STRIPE_WEBHOOK_SECRET: webhookSecret,
+        // What a killed process was at is taken up again this soon.
+        TALLYLINE_BILLING_LEASE_SECONDS: '10',
+        TALLYLINE_BILLING_STRIPE_TIMEOUT_MS: '3000',
         ...(this.#ownStripe() ? { STRIPE_API_BASE: stripeUrl } : {}),
       }),
       this.#stage('ingest', 'ingest/main.js', ports.edge, {

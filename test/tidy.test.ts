@@ -30,7 +30,7 @@ const mayImport: Readonly<Record<Folder, readonly string[]>> = {
   ledger: ['contract', 'runtime'],
   'billing-sync': ['contract', 'runtime', 'ledger/index.ts'],
   client: ['contract/event.ts', 'contract/rejections.ts'],
-  local: ['contract', 'runtime', 'client', 'ledger/verify.ts'],
+  local: ['contract', 'runtime', 'client', 'ledger/verify.ts', 'aggregator/checks.ts'],
   bench: ['contract', 'runtime', 'ingest', 'aggregator', 'ledger', 'billing-sync', 'client', 'local'],
   test: ['contract', 'runtime', 'ingest', 'aggregator', 'ledger', 'billing-sync', 'client', 'local'],
 };

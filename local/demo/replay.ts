@@ -33,7 +33,7 @@ export async function replay(
   });
   const total = trace.rows.length;
   const show = (): void => {
-    const { accepted, retried } = client.stats();
+    const { accepted, retried } = client.stats;
     const percent = Math.floor((accepted * 100) / total);
     onProgress(
       `replayed ${grouped(accepted)} of ${grouped(total)} events (${percent} %), ${retried} retries`,
@@ -57,7 +57,7 @@ export async function replay(
     clearInterval(timer);
     await client.close();
   }
-  const { accepted, rejected, retried } = client.stats();
+  const { accepted, rejected, retried } = client.stats;
   if (rejected > 0) onProgress(`${rejected} events were refused, the first: ${rejections.join('; ')}`);
   return { sent: total, accepted, rejected, retried, seconds: (performance.now() - begun) / 1_000 };
 }

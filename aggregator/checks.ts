@@ -1,0 +1,16 @@
+/**
+ * The aggregator's invariants as queries: each must return no row, and opens with when it fires. They read the
+ * public views only. Tests, gauges and people run the same files.
+ */
+export const CHECKS = [
+  'rollup-equals-raw',
+  'conservation',
+  'counted-equals-raw-rows',
+  'raw-identities-unique',
+] as const;
+
+export type CheckName = (typeof CHECKS)[number];
+
+export function checkFile(name: CheckName): URL {
+  return new URL(`./checks/${name}.sql`, import.meta.url);
+}

@@ -1,0 +1,105 @@
+import { describe, expect, test } from 'vitest';
+import { formatIdentity, parseIdentity } from '../contract/identity.ts';
+import { packPosition } from '../contract/position.ts';
+import {
+  arrayColumn,
+  Bytes,
+  decimalColumn,
+  encodeNative,
+  fixedColumn,
+  lowCardinalityColumn,
+  mapColumn,
+  positionColumn,
+  putIdentity,
+  textColumn,
+  wholeColumn,
+  type Column,
+} from './native.ts';
+import { positionInShard } from './position-in-shard.ts';
+
+const hex = (column: Column): string =>
+  Buffer.concat(column.parts.map((part) => Buffer.from(part))).toString('hex');
+const spaceless = (text: string): string => text.replaceAll(' ', '');
+
+// That ClickHouse reads these bytes as they are meant is shown by test/aggregator.test.ts; here they are
+// written out from the description of the format.
+describe('Native format', () => {
+  test('a block is counts, then name, type and data of each column', () => {
+    const block = encodeNative(2, [
+      textColumn('ab', ['x', 'é']),
+      fixedColumn('n', 'UInt16', Uint16Array.of(1, 258)),
+    ]);
+    expect(Buffer.from(block).toString('hex')).toBe(
+      spaceless('02 02 02 6162 06 537472696e67 01 78 02 c3a9 01 6e 06 55496e743136 0100 0201'),
+    );
+    expect(() => encodeNative(0, [])).toThrow('without rows');
+  });
+
+  test('lengths of 128 bytes and more take two bytes of LEB128', () => {
+    const long = 'y'.repeat(300);
+    expect(hex(textColumn('t', [long]))).toBe(`ac02${'79'.repeat(300)}`);
+    const wide = '€'.repeat(42); // 126 bytes
+    expect(hex(textColumn('t', [wide]))).toBe(`7e${'e282ac'.repeat(42)}`);
+    const wider = '€'.repeat(43); // 129 bytes
+    expect(hex(textColumn('t', [wider]))).toBe(`8101${'e282ac'.repeat(43)}`);
+  });
+
+  test('a low-cardinality column is its dictionary and u32 numbers', () => {
+    expect(hex(lowCardinalityColumn('t', ['a', 'bc'], Uint32Array.of(1, 0, 1)))).toBe(
+      spaceless(
+        `0100000000000000 0206000000000000 0200000000000000 01 61 02 6263
+         0300000000000000 01000000 00000000 01000000`.replace(/\s+/g, ' '),
+      ),
+    );
+  });
+
+  test('arrays and maps are the ends of their rows, then the items', () => {
+    const items = new Bytes();
+    for (const text of ['a', 'b', 'c']) items.text(text);
+    const ends = '0200000000000000 0200000000000000 0300000000000000';
+    expect(hex(arrayColumn('t', [2, 0, 1], items))).toBe(spaceless(`${ends} 0161 0162 0163`));
+    expect(hex(mapColumn('t', [2, 0, 1], items, items))).toBe(
+      spaceless(`${ends} 0161 0162 0163 0161 0162 0163`),
+    );
+  });
+
+  test('decimals are 128-bit two\u2019s complement, the low half first', () => {
+    expect(hex(decimalColumn('t', [1n, -1n, -(2n ** 64n)]))).toBe(
+      spaceless(
+        '01000000000000000000000000000000 ffffffffffffffffffffffffffffffff 0000000000000000ffffffffffffffff',
+      ),
+    );
+    expect(hex(decimalColumn('t', [10n ** 28n]))).toBe(littleEndian(10n ** 28n));
+  });
+
+  test('64-bit numbers and packed positions keep every bit', () => {
+    expect(hex(wholeColumn('t', 'UInt64', [2 ** 53 - 1]))).toBe('ffffffffffff1f00');
+    for (const [incarnation, sequence, index] of [
+      [1, 1, 0],
+      [255, 2 ** 37 - 1, 65_535],
+      [3, 2 ** 33 + 5, 77],
+    ] as const) {
+      const column = positionColumn('p', [incarnation], [positionInShard(sequence, index)]);
+      const expected = Buffer.alloc(8);
+      expected.writeBigUInt64LE(packPosition(incarnation, sequence, index));
+      expect(hex(column)).toBe(expected.toString('hex'));
+    }
+  });
+
+  test('an identity is two halves, each little-endian', () => {
+    const words = parseIdentity('00112233-4455-6677-8899-aabbccddeeff');
+    const target = new Uint32Array(4);
+    putIdentity(target, 0, words, 0);
+    expect(Buffer.from(target.buffer).toString('hex')).toBe('7766554433221100ffeeddccbbaa9988');
+    expect(formatIdentity(words)).toBe('00112233-4455-6677-8899-aabbccddeeff');
+  });
+});
+
+/** Sixteen bytes, computed digit by digit. */
+function littleEndian(value: bigint): string {
+  let text = '';
+  for (let rest = value, byte = 0; byte < 16; byte++, rest /= 256n) {
+    text += (rest % 256n).toString(16).padStart(2, '0');
+  }
+  return text;
+}

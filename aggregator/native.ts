@@ -1,0 +1,208 @@
+/**
+ * ClickHouse's Native format, written column by column: no object a row, and the server does not parse.
+ *
+ * A block is the number of columns, the number of rows, then each column as name, type, data. Integers are
+ * little-endian, lengths are LEB128, strings are length and bytes. Several blocks may follow one another.
+ * The type named need not be the table's (the server casts), but where it is nothing is done twice.
+ */
+import { writeText } from '../contract/identity.ts';
+
+export interface Column {
+  readonly name: string;
+  readonly type: string;
+  readonly parts: readonly Uint8Array[];
+}
+
+const encoder = new TextEncoder();
+
+/** Growing bytes, for the columns whose length is not known ahead. */
+export class Bytes {
+  #bytes: Uint8Array<ArrayBuffer>;
+  #length = 0;
+
+  constructor(expected = 1_024) {
+    this.#bytes = new Uint8Array(expected);
+  }
+
+  get written(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.subarray(0, this.#length);
+  }
+
+  /** A string as the format has it, from UTF-8 that is there already. */
+  slice(source: Uint8Array, start: number, end: number): void {
+    const length = end - start;
+    this.#room(length + 5);
+    this.#varint(length);
+    const bytes = this.#bytes;
+    let at = this.#length;
+    if (length <= 32) for (let from = start; from < end; from++) bytes[at++] = source[from]!;
+    else {
+      bytes.set(source.subarray(start, end), at);
+      at += length;
+    }
+    this.#length = at;
+  }
+
+  text(text: string): void {
+    // Up to 127 units of ASCII take one byte of length; anything else is encoded first.
+    if (text.length <= 42) {
+      this.#room(1 + text.length * 3);
+      const start = this.#length + 1;
+      const end = writeText(this.#bytes, start, text, encoder);
+      this.#bytes[this.#length] = end - start;
+      this.#length = end;
+      return;
+    }
+    const encoded = encoder.encode(text);
+    this.slice(encoded, 0, encoded.length);
+  }
+
+  varint(value: number): void {
+    this.#room(8);
+    this.#varint(value);
+  }
+
+  u64(value: number): void {
+    this.#room(8);
+    for (let byte = 0, rest = value; byte < 8; byte++, rest = Math.floor(rest / 256)) {
+      this.#bytes[this.#length++] = rest % 256;
+    }
+  }
+
+  raw(bytes: Uint8Array): void {
+    this.#room(bytes.length);
+    this.#bytes.set(bytes, this.#length);
+    this.#length += bytes.length;
+  }
+
+  #varint(value: number): void {
+    let rest = value;
+    while (rest >= 128) {
+      this.#bytes[this.#length++] = (rest % 128) + 128;
+      rest = Math.floor(rest / 128);
+    }
+    this.#bytes[this.#length++] = rest;
+  }
+
+  #room(more: number): void {
+    if (this.#length + more <= this.#bytes.length) return;
+    const larger = new Uint8Array((this.#length + more) * 2);
+    larger.set(this.#bytes.subarray(0, this.#length));
+    this.#bytes = larger;
+  }
+}
+
+/** One block. With no rows there is nothing to send, so that is a mistake of the caller. */
+export function encodeNative(rows: number, columns: readonly Column[]): Uint8Array<ArrayBuffer> {
+  if (rows === 0) throw new Error('a Native block without rows');
+  let size = 16;
+  for (const column of columns) {
+    size += column.name.length + column.type.length + 10;
+    for (const part of column.parts) size += part.length;
+  }
+  const block = new Bytes(size);
+  block.varint(columns.length);
+  block.varint(rows);
+  for (const column of columns) {
+    block.text(column.name);
+    block.text(column.type);
+    for (const part of column.parts) block.raw(part);
+  }
+  return block.written;
+}
+
+const bytesOf = (view: ArrayBufferView): Uint8Array =>
+  new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+
+/** Numbers that already lie as the column wants them: UInt16, UInt32, DateTime (seconds), UInt64, UUID. */
+export function fixedColumn(name: string, type: string, values: ArrayBufferView): Column {
+  return { name, type, parts: [bytesOf(values)] };
+}
+
+export function textColumn(name: string, texts: readonly string[]): Column {
+  const bytes = new Bytes(texts.length * 16);
+  for (const text of texts) bytes.text(text);
+  return { name, type: 'String', parts: [bytes.written] };
+}
+
+/** Strings collected in a {@link Bytes}, one `slice` or `text` a row. */
+export function collectedTexts(name: string, texts: Bytes): Column {
+  return { name, type: 'String', parts: [texts.written] };
+}
+
+/** A dictionary of distinct texts and the number of one for each row. */
+export function lowCardinalityColumn(
+  name: string,
+  dictionary: readonly string[],
+  numbers: Uint32Array,
+): Column {
+  const head = new Bytes(64 + dictionary.length * 16);
+  head.u64(1); // version: shared dictionaries with additional keys
+  head.u64(2 + 2 ** 9 + 2 ** 10); // u32 numbers; the keys come along; they are the whole dictionary
+  head.u64(dictionary.length);
+  for (const text of dictionary) head.text(text);
+  head.u64(numbers.length);
+  return { name, type: 'LowCardinality(String)', parts: [head.written, bytesOf(numbers)] };
+}
+
+/** The end of each row's items, counted over all rows, as Array and Map have them. */
+function offsetsOf(counts: ArrayLike<number>): Uint8Array {
+  const offsets = new Uint32Array(counts.length * 2);
+  let end = 0;
+  for (let row = 0; row < counts.length; row++) {
+    end += counts[row]!;
+    offsets[row * 2] = end;
+    offsets[row * 2 + 1] = Math.floor(end / 2 ** 32);
+  }
+  return bytesOf(offsets);
+}
+
+export function arrayColumn(name: string, counts: ArrayLike<number>, items: Bytes): Column {
+  return { name, type: 'Array(String)', parts: [offsetsOf(counts), items.written] };
+}
+
+export function mapColumn(name: string, counts: ArrayLike<number>, keys: Bytes, values: Bytes): Column {
+  return { name, type: 'Map(String, String)', parts: [offsetsOf(counts), keys.written, values.written] };
+}
+
+/** Values of 10^-9 units, as 128-bit two's complement. */
+export function decimalColumn(name: string, values: readonly bigint[]): Column {
+  const words = new BigInt64Array(values.length * 2);
+  for (let row = 0; row < values.length; row++) {
+    words[row * 2] = BigInt.asIntN(64, values[row]!);
+    words[row * 2 + 1] = values[row]! >> 64n;
+  }
+  return { name, type: 'Decimal(38, 9)', parts: [bytesOf(words)] };
+}
+
+/** Whole numbers of up to 2^53 as 64-bit columns: DateTime64(3) from epoch milliseconds, UInt64 from counts. */
+export function wholeColumn(name: string, type: string, values: ArrayLike<number>): Column {
+  const words = new Uint32Array(values.length * 2);
+  for (let row = 0; row < values.length; row++) {
+    words[row * 2] = values[row]! % 2 ** 32;
+    words[row * 2 + 1] = Math.floor(values[row]! / 2 ** 32);
+  }
+  return fixedColumn(name, type, words);
+}
+
+/** Packed positions. `inShard` is sequence · 2^16 + index, as the index in memory has it. */
+export function positionColumn(
+  name: string,
+  incarnations: ArrayLike<number>,
+  inShard: ArrayLike<number>,
+): Column {
+  const words = new Uint32Array(inShard.length * 2);
+  for (let row = 0; row < inShard.length; row++) {
+    words[row * 2] = inShard[row]! % 2 ** 32;
+    words[row * 2 + 1] = Math.floor(inShard[row]! / 2 ** 32) + incarnations[row]! * 2 ** 24;
+  }
+  return fixedColumn(name, 'UInt64', words);
+}
+
+/** Writes an identity's four words where and how a UUID column has them: two halves, each little-endian. */
+export function putIdentity(target: Uint32Array, row: number, words: Uint32Array, at: number): void {
+  target[row * 4] = words[at + 1]!;
+  target[row * 4 + 1] = words[at]!;
+  target[row * 4 + 2] = words[at + 3]!;
+  target[row * 4 + 3] = words[at + 2]!;
+}

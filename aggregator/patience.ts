@@ -1,0 +1,70 @@
+/**
+ * Waiting for ClickHouse. A request that fails is made again, with full jitter up to a few seconds between,
+ * for as long as the process runs: giving up would lose nothing, but it would help nobody either. It is never
+ * silent: each failure is counted and logged, and after ten seconds the process is not ready, with the reason.
+ */
+import { backoffMs } from '../runtime/backoff.ts';
+import type { Log } from '../runtime/log.ts';
+import { sleep } from '../runtime/retry.ts';
+
+const BACKOFF = { baseMs: 50, maxMs: 5_000 };
+const UNREADY_AFTER_MS = 10_000;
+
+export interface PatienceOptions {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  onFailure(): void;
+  setReady(ready: boolean, reason?: string): void;
+}
+
+/** Thrown when stopping began while a request was being made again. */
+export class StoppedError extends Error {
+  override readonly name = 'StoppedError';
+}
+
+export class Patience {
+  readonly #options: PatienceOptions;
+  /** Requests that are failing, with the time of their first failure. */
+  readonly #failing = new Map<symbol, number>();
+  #unready = false;
+
+  constructor(options: PatienceOptions) {
+    this.#options = options;
+  }
+
+  /** Runs `request` until it succeeds. It must change nothing when it is repeated. */
+  async until<T>(what: string, request: () => Promise<T>): Promise<T> {
+    const { log, signal } = this.#options;
+    const one = Symbol(what);
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const answer = await request();
+        this.#succeeded(one);
+        return answer;
+      } catch (error) {
+        if (signal.aborted) throw new StoppedError(what, { cause: error });
+        const waitMs = backoffMs(attempt, BACKOFF, Math.random);
+        log.warn({ error, what, attempt, waitMs }, 'ClickHouse failed; trying again');
+        this.#failed(one, what);
+        await sleep(waitMs, signal);
+        if (signal.aborted) throw new StoppedError(what, { cause: error });
+      }
+    }
+  }
+
+  #failed(one: symbol, what: string): void {
+    this.#options.onFailure();
+    const now = performance.now();
+    const since = this.#failing.get(one) ?? now;
+    this.#failing.set(one, since);
+    if (this.#unready || now - since < UNREADY_AFTER_MS) return;
+    this.#unready = true;
+    this.#options.setReady(false, `ClickHouse has not answered for ${UNREADY_AFTER_MS / 1_000} s: ${what}`);
+  }
+
+  #succeeded(one: symbol): void {
+    if (!this.#failing.delete(one) || this.#failing.size > 0 || !this.#unready) return;
+    this.#unready = false;
+    this.#options.setReady(true);
+  }
+}

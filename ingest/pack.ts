@@ -1,0 +1,166 @@
+/**
+ * Packs admitted events into one open block a shard, and publishes blocks.
+ *
+ * A block is sent
+ *   - when it is full (events or bytes): a broker costs per message, so full blocks are the cheap ones;
+ *   - at the end of the turn of the event loop in which it was begun, if none of its shard's blocks is in
+ *     flight: at low load an event waits for nothing. Requests read in the same turn share the block;
+ *   - when the last block in flight of its shard is settled: under load the blocks grow by themselves to
+ *     what comes in during one acknowledgement;
+ *   - when its linger is over, so that a slow acknowledgement holds up only those that wait for it.
+ *
+ * A request is done when every block that carries one of its events is settled: acknowledged, all of them,
+ * or failed, at least one. A request is counted once a block it has events in, however many events those
+ * are; there is no promise and no record an event.
+ *
+ * After a failure the events of the block may be in the log or not. The request is told so, nothing is
+ * tried again here, and what its other blocks have stored stays: the sender repeats the whole request with
+ * the same ids, and identities make that harmless.
+ */
+import { BlockBuilder } from '../contract/block.ts';
+import type { AdmittedEvent } from '../contract/event.ts';
+import { IdentityHasher, shardOf } from '../contract/identity.ts';
+import { hashPayload } from '../contract/payload.ts';
+
+export interface PackLimits {
+  readonly blockEventsMax: number;
+  /** By the builder's estimate. */
+  readonly blockBytesMax: number;
+  readonly lingerMs: number;
+}
+
+/** What the pack needs of the world. */
+export interface PackPort {
+  /** Resolves when the block is durable in the shard's log. */
+  publish(shard: number, block: Uint8Array, events: number): Promise<unknown>;
+  /** Epoch milliseconds. */
+  now(): number;
+  /** Runs it at the end of this turn of the event loop. */
+  defer(run: () => void): void;
+  /** Runs it after the time; the result calls it off. */
+  after(ms: number, run: () => void): () => void;
+}
+
+/** One request's share in the blocks. */
+export interface Ticket {
+  /** Blocks not yet settled that carry events of the request. */
+  pending: number;
+  /** Why one of them failed. */
+  failure: unknown;
+  done: ((failure: unknown) => void) | null;
+}
+
+interface Shard {
+  readonly number: number;
+  readonly builder: BlockBuilder;
+  /** Whose events are in the open block; the newest last. */
+  tickets: Ticket[];
+  inFlight: number;
+  stopLinger: (() => void) | null;
+  /** Whether the shard is in the list of those to look at when the turn ends. */
+  touched: boolean;
+}
+
+export class Pack {
+  readonly #port: PackPort;
+  readonly #limits: PackLimits;
+  readonly #hasher: IdentityHasher;
+  readonly #payloadHash = new Uint32Array(2);
+  readonly #shards: Shard[];
+  #touched: Shard[] = [];
+
+  constructor(o: { shards: number; identityKey: string; limits: PackLimits; port: PackPort }) {
+    this.#port = o.port;
+    this.#limits = o.limits;
+    this.#hasher = new IdentityHasher(o.identityKey);
+    this.#shards = Array.from({ length: o.shards }, (_, number) => ({
+      number,
+      builder: new BlockBuilder(),
+      tickets: [],
+      inFlight: 0,
+      stopLinger: null,
+      touched: false,
+    }));
+  }
+
+  /** Blocks on their way to the log. */
+  get inFlight(): number {
+    return this.#shards.reduce((sum, shard) => sum + shard.inFlight, 0);
+  }
+
+  /** Begins a request: its events are added before another request's. */
+  begin(): Ticket {
+    return { pending: 0, failure: null, done: null };
+  }
+
+  /** Copies the event in. */
+  add(ticket: Ticket, event: AdmittedEvent): void {
+    this.#hasher.hash(event.tenant, event.source, event.id);
+    hashPayload(event, this.#payloadHash);
+    const shard = this.#shards[shardOf(this.#hasher.words, this.#shards.length)]!;
+    const { builder } = shard;
+    builder.add(event, this.#hasher.words, this.#payloadHash);
+    if (shard.tickets.at(-1) !== ticket) {
+      shard.tickets.push(ticket);
+      ticket.pending += 1;
+    }
+    if (
+      builder.count >= this.#limits.blockEventsMax ||
+      builder.estimatedBytes >= this.#limits.blockBytesMax
+    ) {
+      this.#send(shard);
+    } else if (!shard.touched) {
+      shard.touched = true;
+      if (this.#touched.push(shard) === 1) this.#port.defer(() => this.#endTurn());
+    }
+  }
+
+  /**
+   * Ends a request. `done` is called once, when all its blocks are settled, with null or the reason of a
+   * failure; at once when it added nothing.
+   */
+  end(ticket: Ticket, done: (failure: unknown) => void): void {
+    if (ticket.pending === 0) done(ticket.failure);
+    else ticket.done = done;
+  }
+
+  /** Sends whatever is open, for a stop. */
+  flush(): void {
+    for (const shard of this.#shards) if (shard.builder.count > 0) this.#send(shard);
+  }
+
+  #endTurn(): void {
+    const touched = this.#touched;
+    this.#touched = [];
+    for (const shard of touched) {
+      shard.touched = false;
+      if (shard.builder.count === 0) continue;
+      if (shard.inFlight === 0) this.#send(shard);
+      else shard.stopLinger ??= this.#port.after(this.#limits.lingerMs, () => this.#send(shard));
+    }
+  }
+
+  #send(shard: Shard): void {
+    shard.stopLinger?.();
+    shard.stopLinger = null;
+    const { tickets } = shard;
+    shard.tickets = [];
+    const events = shard.builder.count;
+    const block = shard.builder.finish(this.#port.now());
+    shard.inFlight += 1;
+    this.#port.publish(shard.number, block, events).then(
+      () => this.#settle(shard, tickets, null),
+      (error: unknown) => this.#settle(shard, tickets, error ?? new Error('publish failed')),
+    );
+  }
+
+  #settle(shard: Shard, tickets: readonly Ticket[], failure: unknown): void {
+    shard.inFlight -= 1;
+    if (shard.inFlight === 0 && shard.builder.count > 0) this.#send(shard);
+    for (const ticket of tickets) {
+      ticket.pending -= 1;
+      ticket.failure ??= failure;
+      if (ticket.pending === 0) ticket.done?.(ticket.failure);
+    }
+  }
+}

@@ -1,0 +1,149 @@
+import { isTenant, splitKey } from '../contract/key.ts';
+import { SHARDS_MAX } from '../contract/subjects.ts';
+import { ConfigError, integer, optional, text, url } from '../runtime/config.ts';
+
+export const fields = {
+  natsUrl: url('NATS_URL', { describe: 'NATS with JetStream', protocols: ['nats', 'tls'], secret: true }),
+  databaseUrl: url('DATABASE_URL', {
+    describe: 'Postgres; the schema ledger is ours',
+    protocols: ['postgres', 'postgresql'],
+    secret: true,
+  }),
+  clickhouseUrl: url('CLICKHOUSE_URL', {
+    describe: 'ClickHouse over HTTP, with user, password and database',
+    protocols: ['http', 'https'],
+    secret: true,
+  }),
+  clickhouseReaderUrl: optional(
+    url('CLICKHOUSE_READER_URL', {
+      describe: 'the same for a user that can only read; CLICKHOUSE_URL when unset',
+      protocols: ['http', 'https'],
+      secret: true,
+    }),
+  ),
+  shards: integer('TALLYLINE_SHARDS', {
+    describe: 'ordered logs; the same for the whole deployment, for ever',
+    default: 4,
+    min: 1,
+    max: SHARDS_MAX,
+  }),
+  streamBytesMax: integer('TALLYLINE_STREAM_BYTES_MAX', {
+    describe: 'bytes one log may take on disk',
+    default: 1_073_741_824,
+    min: 65_536,
+    max: Number.MAX_SAFE_INTEGER,
+  }),
+  streamReplicas: integer('TALLYLINE_STREAM_REPLICAS', {
+    describe: 'copies of each log in a NATS cluster',
+    default: 1,
+    min: 1,
+    max: 5,
+  }),
+  apiPort: integer('TALLYLINE_API_PORT', {
+    describe: 'port of the API; 0 takes any free one',
+    default: 8081,
+    min: 0,
+    max: 65_535,
+  }),
+  bootstrapTenant: optional(
+    text('TALLYLINE_BOOTSTRAP_TENANT', { describe: 'a tenant made at the start if missing' }),
+  ),
+  bootstrapKey: optional(
+    text('TALLYLINE_BOOTSTRAP_KEY', { describe: 'its key with the scopes ingest and read', secret: true }),
+  ),
+  bootstrapAdminKey: optional(
+    text('TALLYLINE_BOOTSTRAP_ADMIN_KEY', { describe: 'its key with all scopes', secret: true }),
+  ),
+  postingIntervalMs: integer('TALLYLINE_LEDGER_POSTING_INTERVAL_MS', {
+    describe: 'longest time between two posting passes; a flush notice makes one at once',
+    default: 1_000,
+    min: 10,
+    max: 60_000,
+  }),
+  residueSeconds: integer('TALLYLINE_LEDGER_RESIDUE_SECONDS', {
+    describe: 'how often drift and clearing accounts are measured',
+    default: 30,
+    min: 1,
+    max: 86_400,
+  }),
+  poolMax: integer('TALLYLINE_LEDGER_CONNECTIONS_MAX', {
+    describe: 'connections to Postgres; four more hold locks of writes',
+    default: 12,
+    min: 2,
+    max: 500,
+  }),
+  statementTimeoutMs: integer('TALLYLINE_LEDGER_STATEMENT_TIMEOUT_MS', {
+    describe: 'how long one statement may take in Postgres',
+    default: 30_000,
+    min: 100,
+    max: 3_600_000,
+  }),
+  clickhouseTimeoutMs: integer('TALLYLINE_LEDGER_CLICKHOUSE_TIMEOUT_MS', {
+    describe: 'how long one query may take in ClickHouse',
+    default: 30_000,
+    min: 100,
+    max: 3_600_000,
+  }),
+  bodyBytesMax: integer('TALLYLINE_API_BODY_BYTES_MAX', {
+    describe: 'body bytes of one request',
+    default: 1_048_576,
+    min: 1_024,
+    max: 67_108_864,
+  }),
+  requestsMax: integer('TALLYLINE_API_REQUESTS_MAX', {
+    describe: 'requests worked on at a time',
+    default: 256,
+    min: 1,
+    max: 100_000,
+  }),
+  exportRowsMax: integer('TALLYLINE_API_EXPORT_ROWS_MAX', {
+    describe: 'rows of one NDJSON, CSV or Parquet answer',
+    default: 1_000_000,
+    min: 1,
+    max: 100_000_000,
+  }),
+  keyCacheMs: integer('TALLYLINE_API_KEY_CACHE_MS', {
+    describe: 'how long keys are remembered; so long a key revoked elsewhere may still work',
+    default: 2_000,
+    min: 0,
+    max: 60_000,
+  }),
+  idempotencyDays: integer('TALLYLINE_API_IDEMPOTENCY_DAYS', {
+    describe: 'how long the answer to an Idempotency-Key is kept',
+    default: 30,
+    min: 1,
+    max: 3_660,
+  }),
+};
+
+export interface Bootstrap {
+  readonly tenant: string;
+  readonly key: string | undefined;
+  readonly adminKey: string | undefined;
+}
+
+/** The tenant to make at the start, or null. Throws a ConfigError with every mistake. */
+export function bootstrapOf(config: {
+  readonly bootstrapTenant: string | undefined;
+  readonly bootstrapKey: string | undefined;
+  readonly bootstrapAdminKey: string | undefined;
+}): Bootstrap | null {
+  const { bootstrapTenant: tenant, bootstrapKey: key, bootstrapAdminKey: adminKey } = config;
+  const mistakes: string[] = [];
+  if (tenant === undefined && (key !== undefined || adminKey !== undefined)) {
+    mistakes.push('TALLYLINE_BOOTSTRAP_TENANT is required beside a bootstrap key');
+  }
+  if (tenant !== undefined && !isTenant(tenant)) {
+    mistakes.push('TALLYLINE_BOOTSTRAP_TENANT must be lower-case letters, digits, - and _, 63 at most');
+  }
+  for (const [name, value] of [
+    ['TALLYLINE_BOOTSTRAP_KEY', key],
+    ['TALLYLINE_BOOTSTRAP_ADMIN_KEY', adminKey],
+  ] as const) {
+    if (value !== undefined && splitKey(value) === null) {
+      mistakes.push(`${name} must be a key: tl_, 12 letters or digits, _, 27 letters or digits`);
+    }
+  }
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  return tenant === undefined ? null : { tenant, key, adminKey };
+}

@@ -1,0 +1,213 @@
+/**
+ * The ledger: turns rollups into postings, and serves the API.
+ *
+ * Started in the order in which things depend on each other. The API answers before the aggregator has made
+ * its views: meters, plans and customers can be set up meanwhile, and what needs usage says 503 until then.
+ */
+import { randomBytes } from 'node:crypto';
+import type { AddressInfo } from 'node:net';
+import { BUCKET_DEPLOYMENT, FLUSH_NOTICE, streamName, streamSubject } from '../contract/subjects.ts';
+import { DAY_MS } from '../contract/window.ts';
+import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
+import { hostInUrl } from '../runtime/http.ts';
+import { runStage, type Stage } from '../runtime/lifecycle.ts';
+import { migratePostgres, MigrationError } from '../runtime/migrate.ts';
+import { connectNats, ensureStream, openKeyValue, type NatsLink } from '../runtime/nats.ts';
+import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
+import { retry, sleep } from '../runtime/retry.ts';
+import { buildApi } from './api/server.ts';
+import { forgetAnswers } from './api/write.ts';
+import { bootstrapOf, fields, type Bootstrap } from './config.ts';
+import { activateMeter, unpublishedMeters } from './meters.ts';
+import { PostingLoop } from './posting-loop.ts';
+import { openPublisher, type Publisher } from './publish.ts';
+import { residueGauges } from './residues.ts';
+import { activeKeys, createTenant, importKey } from './tenants.ts';
+
+/** Writes that work outside of one transaction, at a time; more wait. */
+const LOCKS_MAX = 4;
+const LOCK_TIMEOUT_MS = 120_000;
+const PUBLISH_EVERY_MS = 30_000;
+const FORGET_EVERY_MS = 3_600_000;
+const CONNECT = { baseMs: 100, maxMs: 2_000 };
+
+runStage({
+  name: 'ledger',
+  fields,
+  async start(stage, config) {
+    const { log, clock, metrics, stopping } = stage;
+    const bootstrap = bootstrapOf(config);
+
+    // 1. Postgres, and in it our schema and those who may call.
+    const database = { url: config.databaseUrl, log };
+    const pg = connectPostgres({
+      ...database,
+      name: 'tallyline-ledger',
+      poolMax: config.poolMax,
+      statementTimeoutMs: config.statementTimeoutMs,
+      metrics,
+    });
+    stage.onStop('Postgres', () => pg.close());
+    const locks = connectPostgres({
+      ...database,
+      name: 'tallyline-ledger locks',
+      poolMax: LOCKS_MAX,
+      statementTimeoutMs: LOCK_TIMEOUT_MS,
+    });
+    stage.onStop('Postgres locks', () => locks.close());
+    await migrate(stage, pg);
+    if (bootstrap !== null) await bootstrapTenant(pg, bootstrap, clock.now());
+
+    // 2. NATS: the logs that meters are written to, and what the edges watch.
+    const link = await connectNats({ url: config.natsUrl, name: 'tallyline-ledger', log, signal: stopping });
+    stage.onStop('NATS', () => link.close());
+    await agreeOnShards(link, config.shards);
+    for (let shard = 0; shard < config.shards; shard++) {
+      await ensureStream(link, {
+        name: streamName(shard),
+        subjects: [streamSubject(shard)],
+        maxBytes: config.streamBytesMax,
+        replicas: config.streamReplicas,
+      });
+    }
+    const publisher = await openPublisher(link, { shards: config.shards });
+    stage.onStop('publisher', () => publisher.close());
+    await publishAll(pg, publisher);
+    every(stage, 'publishing of keys and meters', PUBLISH_EVERY_MS, () => publishAll(pg, publisher));
+
+    // 3. The API. What reads usage waits for the views by itself.
+    const ch = connectClickHouse({
+      url: config.clickhouseReaderUrl ?? config.clickhouseUrl,
+      name: 'tallyline-ledger',
+      requestTimeoutMs: config.clickhouseTimeoutMs,
+    });
+    stage.onStop('ClickHouse', () => ch.close());
+    let usageReady = false;
+    const api = await buildApi({
+      pg,
+      locks,
+      ch,
+      usageReady: () => usageReady,
+      publisher,
+      clock,
+      log,
+      metrics,
+      randomBytes: (length) => randomBytes(length),
+      limits: config,
+    });
+    await api.listen({ host: config.host, port: config.apiPort });
+    stage.onStop('API', () => api.close());
+    const { port } = api.server.address() as AddressInfo;
+    stage.announce({ api: `http://${hostInUrl(config.host)}:${port}` });
+    const keepMs = config.idempotencyDays * DAY_MS;
+    every(stage, 'forgetting of old answers', FORGET_EVERY_MS, () => forgetAnswers(pg, clock.now() - keepMs));
+
+    // 4. Posting, once there is something to post from.
+    const ctx = { pg, ch, clock, log };
+    const loop = new PostingLoop(ctx, stage, config.postingIntervalMs);
+    link.nc.subscribe(FLUSH_NOTICE, { callback: () => loop.wake() });
+    const posting = (async () => {
+      await waitForViews(stage, ch);
+      if (stopping.aborted) return;
+      usageReady = true;
+      const residues = residueGauges(metrics, ctx);
+      every(stage, 'measuring of residues', config.residueSeconds * 1_000, () => residues.read());
+      await loop.run();
+    })();
+    posting.catch((error: unknown) => stage.fatal(error));
+    stage.onStop('posting', () => posting);
+  },
+});
+
+/** A server that is still starting is waited for; a migration that does not fit is an error at once. */
+async function migrate({ log, stopping }: Stage, pg: Postgres): Promise<void> {
+  const applied = await retry(
+    () => migratePostgres(pg, { directory: new URL('./migrations/', import.meta.url), schema: 'ledger' }),
+    {
+      attempts: 30,
+      ...CONNECT,
+      signal: stopping,
+      retryable: (error) => !(error instanceof MigrationError),
+      onRetry: (error) => log.warn({ error }, 'cannot migrate Postgres yet'),
+    },
+  );
+  if (applied.length > 0) log.info({ applied }, 'Postgres migrated');
+}
+
+async function bootstrapTenant(pg: Postgres, o: Bootstrap, nowMs: number): Promise<void> {
+  const { tenant, key, adminKey } = o;
+  await pg.transaction(async (tx) => {
+    await createTenant(tx, { tenant, name: tenant, nowMs });
+    if (key !== undefined) {
+      await importKey(tx, { key, tenant, scopes: ['ingest', 'read'], label: 'bootstrap', nowMs });
+    }
+    if (adminKey !== undefined) {
+      const scopes = ['ingest', 'read', 'admin'] as const;
+      await importKey(tx, { key: adminKey, tenant, scopes, label: 'bootstrap admin', nowMs });
+    }
+  });
+}
+
+/** The shards are in the deployment's facts: another number here would leave logs without their meters. */
+async function agreeOnShards(link: NatsLink, shards: number): Promise<void> {
+  const facts = await openKeyValue(link, BUCKET_DEPLOYMENT);
+  if ((await facts.create('shards', String(shards))) !== null) return;
+  const agreed = (await facts.get('shards'))?.value;
+  if (agreed === String(shards)) return;
+  throw new Error(
+    `TALLYLINE_SHARDS is ${shards}, but this deployment has ${agreed} shards, which never changes: set TALLYLINE_SHARDS=${agreed}`,
+  );
+}
+
+/** What an earlier process, or a moment without NATS, left untold. All of it can be told again. */
+async function publishAll(pg: Postgres, publisher: Publisher): Promise<void> {
+  for (const meter of await unpublishedMeters(pg)) {
+    await publisher.publishMeter(meter.tenant, meter);
+    await activateMeter(pg, meter.tenant, meter.key);
+  }
+  await publisher.syncKeys(() => activeKeys(pg));
+}
+
+const VIEWS = [
+  'usage_rows',
+  'usage_changes',
+  'watermark',
+  'event_rows',
+  'refused',
+  'verdicts',
+  'received',
+  'meter_definitions',
+];
+const SELECT_VIEWS = `
+  SELECT name FROM system.tables WHERE database = currentDatabase() AND name IN {views:Array(String)}`;
+
+/** Resolves when the aggregator has made all views, or the stage stops. */
+async function waitForViews({ log, stopping, setReady }: Stage, ch: ClickHouse): Promise<void> {
+  for (let attempt = 0; !stopping.aborted; attempt++) {
+    let missing: string;
+    try {
+      const found = await ch.rows<{ name: string }>(SELECT_VIEWS, { views: VIEWS });
+      const names = new Set(found.map((row) => row.name));
+      const absent = VIEWS.filter((name) => !names.has(name));
+      if (absent.length === 0) return;
+      missing = `waiting for the aggregator to make ${absent.join(', ')} in ClickHouse`;
+    } catch (error) {
+      missing = 'ClickHouse cannot be reached';
+      log.debug({ error }, missing);
+    }
+    if (attempt % 20 === 0) setReady(false, missing);
+    await sleep(250, stopping);
+  }
+}
+
+/** Does something now and then until the stage stops; a failure is logged and it is tried the next time. */
+function every(stage: Stage, what: string, intervalMs: number, work: () => Promise<unknown>): void {
+  const running = (async () => {
+    while (!stage.stopping.aborted) {
+      await sleep(intervalMs, stage.stopping);
+      if (stage.stopping.aborted) return;
+      await work().catch((error: unknown) => stage.log.warn({ error }, `${what} failed`));
+    }
+  })();
+  stage.onStop(what, () => running);
+}

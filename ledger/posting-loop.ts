@@ -1,0 +1,125 @@
+/**
+ * Runs posting passes, one at a time: at once when a shard's watermark moved (FLUSH_NOTICE), and each second
+ * anyway, since a notice is a hint that may be lost. A wake during a pass makes another one follow it.
+ *
+ * A failed pass is no loss, the next one does its work; passes back off while they fail, and the stage says
+ * that it is not ready and why.
+ */
+import type { Histogram } from 'prom-client';
+import { backoffMs } from '../runtime/backoff.ts';
+import type { Stage } from '../runtime/lifecycle.ts';
+import { sleep } from '../runtime/retry.ts';
+import type { LedgerContext } from './context.ts';
+import { postUsage, type PostResult } from './post-usage.ts';
+
+const LAG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 3_600];
+const PASS_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
+const BACKOFF = { baseMs: 200, maxMs: 10_000 };
+
+export class PostingLoop {
+  readonly #ctx: LedgerContext;
+  readonly #stage: Stage;
+  readonly #intervalMs: number;
+  readonly #measures: ReturnType<typeof postingMeasures>;
+  /** By shard, the position whose lag was observed last. */
+  readonly #observed = new Map<number, bigint>();
+  #woken = false;
+  #wakeUp: () => void = () => {};
+
+  constructor(ctx: LedgerContext, stage: Stage, intervalMs: number) {
+    this.#ctx = ctx;
+    this.#stage = stage;
+    this.#intervalMs = intervalMs;
+    this.#measures = postingMeasures(stage);
+  }
+
+  wake(): void {
+    this.#woken = true;
+    this.#wakeUp();
+  }
+
+  /** Until the stage stops; a pass that is under way is finished. */
+  async run(): Promise<void> {
+    const { stopping, log } = this.#stage;
+    for (let failures = 0; !stopping.aborted;) {
+      this.#woken = false;
+      try {
+        await this.#pass();
+        // The first pass, and the first after a failure, make it ready.
+        if (failures > 0 || !this.#measures.hasPassed()) this.#stage.setReady(true);
+        this.#measures.passed();
+        failures = 0;
+        await this.#nextWake();
+      } catch (error) {
+        if (stopping.aborted) return;
+        failures += 1;
+        this.#measures.failures.inc();
+        log.error({ error, failures }, 'a posting pass failed; it will be done again');
+        this.#stage.setReady(false, `usage cannot be posted: ${messageOf(error)}`);
+        await sleep(backoffMs(failures, BACKOFF, Math.random), stopping);
+      }
+    }
+  }
+
+  async #pass(): Promise<void> {
+    const began = performance.now();
+    const result = await postUsage(this.#ctx);
+    const seconds = (performance.now() - began) / 1_000;
+    this.#measures.duration.observe(seconds);
+    this.#observeLag(result);
+    if (result.changed === 0 && result.posted === 0) return;
+    this.#measures.posted.inc(result.posted);
+    this.#stage.log.debug({ changed: result.changed, posted: result.posted, seconds }, 'usage posted');
+  }
+
+  #observeLag({ watermarks }: PostResult): void {
+    const nowMs = this.#ctx.clock.now();
+    for (const { shard, position, acceptedAtMs } of watermarks) {
+      const before = this.#observed.get(shard);
+      this.#observed.set(shard, position);
+      // What was behind the watermark before this process started says nothing about now.
+      if (before === undefined || before === position) continue;
+      this.#measures.lag.observe({ stage: 'posted' }, Math.max(0, nowMs - acceptedAtMs) / 1_000);
+    }
+  }
+
+  async #nextWake(): Promise<void> {
+    if (this.#woken) return;
+    const { stopping } = this.#stage;
+    const either = new AbortController();
+    const stop = () => either.abort();
+    this.#wakeUp = stop;
+    stopping.addEventListener('abort', stop, { once: true });
+    await sleep(this.#intervalMs, either.signal);
+    stopping.removeEventListener('abort', stop);
+    this.#wakeUp = () => {};
+  }
+}
+
+function postingMeasures({ metrics }: Stage) {
+  let passed = false;
+  const lag: Histogram = metrics.histogram(
+    'tallyline_metering_lag_seconds',
+    'from acceptance at the edge to visible in the rollups, or to posted in the ledger; once a shard and pass',
+    LAG_SECONDS,
+    ['stage'],
+  );
+  return {
+    lag,
+    duration: metrics.histogram(
+      'tallyline_ledger_posting_seconds',
+      'duration of a posting pass',
+      PASS_SECONDS,
+    ),
+    posted: metrics.counter('tallyline_ledger_posted_total', 'journal transactions for usage'),
+    failures: metrics.counter('tallyline_ledger_posting_failures_total', 'posting passes that failed'),
+    hasPassed: () => passed,
+    passed: () => {
+      passed = true;
+    },
+  };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message.slice(0, 200) : 'unknown error';
+}
