@@ -20,6 +20,7 @@ import { openLog, SupervisedStage } from './stage.ts';
 
 /** Below this the engines would fail in the middle of a write; better not to start. */
 const freeBytesMin = 512 * 1024 ** 2;
+const startAttempts = 4;
 
 type Env = Readonly<Record<string, string | undefined>>;
 type StageName = 'ingest' | 'aggregator' | 'ledger' | 'billing-sync' | 'stripe';
@@ -49,13 +50,21 @@ export class Stack {
     this.#onFailure = onFailure;
   }
 
-  /** Starts everything; when a part fails, stops what had started and throws. */
+  /**
+   * Starts everything; when a part fails, stops what had started and throws. A port that was free when it was
+   * chosen and taken when it was needed (two stacks that start at once) is no failure: others are chosen.
+   */
   async start(): Promise<RunFile> {
-    try {
-      return await this.#start();
-    } catch (error) {
-      await this.stop();
-      throw error;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#start();
+      } catch (error) {
+        await this.#stopAll();
+        const taken = error instanceof EngineError && /^\S+: port \d+ .* is taken/.test(error.message);
+        if (!taken || attempt === startAttempts || this.#stopping !== null) throw error;
+        this.#embedded.length = 0;
+        this.#progress.note('  A port was taken by another process in between: choosing others.');
+      }
     }
   }
 
@@ -100,10 +109,12 @@ export class Stack {
   }
 
   stop(): Promise<void> {
-    this.#stopping ??= (async () => {
-      for (let stop = this.#stops.pop(); stop !== undefined; stop = this.#stops.pop()) await stop();
-    })();
+    this.#stopping ??= this.#stopAll();
     return this.#stopping;
+  }
+
+  async #stopAll(): Promise<void> {
+    for (let stop = this.#stops.pop(); stop !== undefined; stop = this.#stops.pop()) await stop();
   }
 
   #checkDisk(): void {

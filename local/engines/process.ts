@@ -7,7 +7,7 @@
 // pid recorded in its data folder and says so.
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
@@ -69,13 +69,24 @@ export function withParentDeathSignal(signal: 'TERM' | 'INT'): string[] {
   return setpriv === null ? [] : [setpriv, '--pdeathsig', signal, '--'];
 }
 
-/** True while a process with this pid exists, whoever owns it. */
+/** True while a process with this pid runs, whoever owns it. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+  return !isZombie(pid);
+}
+
+/** One that has ended and whose parent has not asked for its exit: a container's first process may never. */
+function isZombie(pid: number): boolean {
+  try {
+    // The state follows the command's name, which stands in parentheses and may itself hold some.
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) === 'Z';
+  } catch {
+    return false;
   }
 }
 
