@@ -15,9 +15,13 @@ export class Backlog {
     return this.#bytes;
   }
 
-  /** Resolves when there is room, at once or in turn. */
-  async room(): Promise<void> {
-    while (this.#bytes >= this.bytesMax) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  get full(): boolean {
+    return this.#bytes >= this.bytesMax;
+  }
+
+  /** Resolves when it is worth looking again. */
+  async changed(): Promise<void> {
+    await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
   add(bytes: number): void {
@@ -26,7 +30,7 @@ export class Backlog {
 
   release(bytes: number): void {
     this.#bytes -= bytes;
-    if (this.#bytes < this.bytesMax) this.wake();
+    if (!this.full) this.wake();
   }
 
   /** Lets everybody look again; those who are stopping leave. */

@@ -122,7 +122,7 @@ export class ShardConsumer {
         while (!signal.aborted && this.#arrived.length >= workers.threads * AHEAD) {
           await new Promise<void>((resolve) => (this.#wakeReader = resolve));
         }
-        while (!signal.aborted && backlog.bytes >= backlog.bytesMax) await backlog.room();
+        while (!signal.aborted && backlog.full) await backlog.changed();
         if (signal.aborted) return;
       }
     } catch (error) {

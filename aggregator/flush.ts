@@ -133,7 +133,7 @@ export class Flusher {
     if (!any) return Infinity;
     // A backlog at its bound lets nothing more in: waiting for more would wait for ever.
     const { backlog, eventsMax, intervalMs } = this.#options;
-    if (events >= eventsMax || backlog.bytes >= backlog.bytesMax) return 0;
+    if (events >= eventsMax || backlog.full) return 0;
     return Math.max(0, this.#startedMs + intervalMs - performance.now());
   }
 

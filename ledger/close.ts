@@ -3,17 +3,17 @@
  *
  * 1. The cut: the watermark of every shard. Events behind it are on this invoice, whatever comes later is not.
  * 2. The ledger catches up to the cut.
- * 3. Every price's quantity is computed again from the raw events up to the cut and compared with the rollups and
- *    with what is posted. A difference blocks the invoice and is shown; nothing is papered over. Events that
- *    arrived in between look like a difference too, so with a newer watermark the steps begin anew.
- * 4. One serializable transaction, under the posting lock, writes the invoice, its lines and its journal
+ * 3. In the posting turn, every price's quantity is computed again from the raw events up to the cut and compared
+ *    with the rollups and with what is posted. A difference blocks the invoice and is shown; nothing is papered
+ *    over. Events of the very period that arrived behind the cut look like a difference too: with these the steps
+ *    begin anew.
+ * 4. The same serializable transaction writes the invoice, its lines and its journal
  *    transaction, marks what it took over as invoiced, and adds it to the outbox. A crash before its commit leaves
  *    nothing; closing the period again after it finds the invoice.
  *
  * Usage that was posted to earlier, closed periods since their invoices stands on this one as adjustments, with
  * the period it belongs to.
  */
-import type { Aggregation } from '../contract/meter.ts';
 import { formatAmount, formatUnitPrice, type Amount, type Currency } from '../contract/money.ts';
 import { formatQuantity, storedQuantity, type Quantity } from '../contract/quantity.ts';
 import { formatInstant, monthlyPeriod, type Window } from '../contract/window.ts';
@@ -25,12 +25,15 @@ import { move } from './journal.ts';
 import { postTransactions } from './journal-store.ts';
 import { listMeters } from './meters.ts';
 import { addToOutbox } from './outbox.ts';
+import type { Plan, Price } from './plan.ts';
 import { planRef, readPlanVersions } from './plans.ts';
-import { postUsage, readCursors, takeLock } from './post-usage.ts';
+import { postUsage, readCursors } from './post-usage.ts';
+import { takePostingTurn } from './posting-turn.ts';
 import { rate } from './rating.ts';
 import {
+  hasUsageBeyond,
   quantityIn,
-  readRawQuantity,
+  readRawTotals,
   readUsageTotals,
   readWatermarks,
   type Positions,
@@ -61,95 +64,61 @@ export interface CloseRequest {
 }
 
 const ATTEMPTS = 5;
-const CATCH_UP_PASSES = 50;
-const BUSY_PAUSE_MS = 100;
+/** Passes until the cut is posted. One does it, unless the customer is put anew in between. */
+const CATCH_UP_PASSES = 5;
 
 export async function closePeriod(ctx: LedgerContext, request: CloseRequest): Promise<CloseOutcome> {
-  const customer = await readCustomer(ctx.pg, request.tenant, request.customer);
+  const { tenant, customer: id } = request;
+  const customer = await readCustomer(ctx.pg, tenant, id);
   if (customer === null || request.periodStart < customer.anchorMs) return { outcome: 'no_subscription' };
   const period = monthlyPeriod(customer.anchorMs, request.periodStart);
   if (period.start !== request.periodStart) return { outcome: 'not_a_period', periodStartMs: period.start };
-  const earlier = await invoiceOfPeriod(ctx.pg, request.tenant, request.customer, period.start);
+  const earlier = await invoiceOfPeriod(ctx.pg, tenant, id, period.start);
   if (earlier !== null) return { outcome: 'already_closed', invoice: earlier };
   if (ctx.clock.now() < period.end) return { outcome: 'period_open', endsAtMs: period.end };
 
-  let last: CloseOutcome = {
-    outcome: 'behind',
-    detail: 'the shards move faster than the period can be compared; try again',
-  };
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const cut: Positions = new Map((await readWatermarks(ctx.ch)).map((one) => [one.shard, one.position]));
-    if (!(await catchUp(ctx, cut))) {
+    if (!(await catchUp(ctx, customer, cut))) {
       return {
         outcome: 'behind',
         detail: "usage up to the cut is not posted yet; see the ledger's log and try again",
       };
     }
-    const quantities = await rawQuantities(ctx, customer, period, cut);
     const result = await ctx.pg.transaction((tx) =>
-      writeInvoice(ctx, tx, customer, period, cut, quantities, request.actor),
+      writeInvoice(ctx, tx, customer, period, cut, request.actor),
     );
-    if (result.outcome === 'closed') {
-      const invoice = await invoiceOfPeriod(ctx.pg, request.tenant, request.customer, period.start);
-      if (invoice === null) throw new Error('an invoice was written and is not there');
-      return { outcome: result.isNew ? 'closed' : 'already_closed', invoice };
+    switch (result.outcome) {
+      case 'closed': {
+        const invoice = await invoiceOfPeriod(ctx.pg, tenant, id, period.start);
+        if (invoice === null) throw new Error('an invoice was written and is not there');
+        return { outcome: result.isNew ? 'closed' : 'already_closed', invoice };
+      }
+      case 'usage_mismatch':
+        return result;
+      case 'moved':
+        break;
     }
-    if (result.outcome === 'usage_mismatch') last = result;
-    // Only a newer watermark explains a difference; without one it is real.
-    if (result.outcome === 'usage_mismatch' && !(await hasMoved(ctx, cut))) return result;
-    if (result.outcome === 'busy') await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
   }
-  return last;
+  return {
+    outcome: 'behind',
+    detail: 'events of this period keep arriving faster than it can be compared; try again',
+  };
 }
 
-/** Posts until every shard's cursor has reached the cut. */
-async function catchUp(ctx: LedgerContext, cut: Positions): Promise<boolean> {
+/** Posts until every shard's cursor has reached the cut and nothing of the customer waits to be read. */
+async function catchUp(ctx: LedgerContext, customer: Customer, cut: Positions): Promise<boolean> {
   for (let pass = 0; pass < CATCH_UP_PASSES; pass++) {
-    const result = await postUsage(ctx);
+    await postUsage(ctx);
     const cursors = await readCursors(ctx.pg);
-    const [waiting] = await ctx.pg.query('SELECT 1 FROM ledger.customers_to_read LIMIT 1');
-    if (
-      waiting === undefined &&
-      [...cut].every(([shard, position]) => (cursors.get(shard) ?? 0n) >= position)
-    )
-      return true;
-    if (result.busy) await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
+    const waiting = await ctx.pg.query(
+      'SELECT 1 FROM ledger.customers_to_read WHERE tenant = $1 AND customer = $2',
+      [customer.tenant, customer.id],
+    );
+    const reached = [...cut].every(([shard, position]) => (cursors.get(shard) ?? 0n) >= position);
+    if (reached && waiting.length === 0) return true;
   }
   return false;
-}
-
-async function hasMoved(ctx: LedgerContext, cut: Positions): Promise<boolean> {
-  return (await readWatermarks(ctx.ch)).some((one) => one.position > (cut.get(one.shard) ?? 0n));
-}
-
-async function rawQuantities(
-  ctx: LedgerContext,
-  customer: Customer,
-  period: Window,
-  cut: Positions,
-): Promise<Map<string, Quantity>> {
-  const meters = await listMeters(ctx.pg, customer.tenant);
-  const plan = (
-    await readPlanVersions(ctx.pg, customer.tenant, [
-      { key: customer.planKey, version: customer.planVersion },
-    ])
-  ).get(planRef(customer.planKey, customer.planVersion));
-  const quantities = new Map<string, Quantity>();
-  for (const price of plan?.prices ?? []) {
-    const meter = meters.find((one) => one.key === price.meter);
-    if (meter === undefined) throw new Error(`price ${price.key} is on a meter that is not there`);
-    quantities.set(
-      price.key,
-      await readRawQuantity(ctx.ch, {
-        tenant: customer.tenant,
-        meter,
-        subjects: customer.subjects,
-        window: period,
-        cut,
-      }),
-    );
-  }
-  return quantities;
 }
 
 interface PostedRow {
@@ -165,9 +134,16 @@ interface PostedRow {
   invoiced_amount: string;
 }
 
+interface LinePrice {
+  readonly key: string;
+  readonly meter: string;
+  readonly planKey: string;
+  readonly planVersion: number;
+}
+
 interface Line {
   readonly kind: 'usage' | 'adjustment' | 'credit';
-  readonly row: PostedRow | null;
+  readonly price: LinePrice | null;
   readonly description: string;
   readonly window: Window;
   readonly quantity: Quantity;
@@ -178,28 +154,39 @@ interface Line {
 
 type Written =
   | { readonly outcome: 'closed'; readonly isNew: boolean }
-  | { readonly outcome: 'busy' }
+  | { readonly outcome: 'moved' }
   | { readonly outcome: 'usage_mismatch'; readonly differences: readonly UsageDifference[] };
 
 async function writeInvoice(
   ctx: LedgerContext,
   tx: Db,
-  customer: Customer,
+  before: Customer,
   period: Window,
   cut: Positions,
-  raw: ReadonlyMap<string, Quantity>,
   actor: string,
 ): Promise<Written> {
-  if (!(await takeLock(tx))) return { outcome: 'busy' };
+  await takePostingTurn(tx);
+  const customer = await readCustomer(tx, before.tenant, before.id);
+  // Put anew since the period was worked out: its anchor or subjects may be others now.
+  if (customer === null || JSON.stringify(customer) !== JSON.stringify(before)) return { outcome: 'moved' };
   if ((await invoiceOfPeriod(tx, customer.tenant, customer.id, period.start)) !== null) {
     return { outcome: 'closed', isNew: false };
   }
   const nowMs = ctx.clock.now();
+  const plan = (
+    await readPlanVersions(tx, customer.tenant, [{ key: customer.planKey, version: customer.planVersion }])
+  ).get(planRef(customer.planKey, customer.planVersion));
+  if (plan === undefined) throw new Error(`customer ${customer.id} has a plan that is not there`);
   const rows = await readUninvoiced(tx, customer, period);
-  const differences = await findDifferences(ctx, tx, customer, period, raw, rows);
-  if (differences.length > 0) return { outcome: 'usage_mismatch', differences };
+  const differences = await findDifferences(ctx, tx, customer, plan, period, cut, rows);
+  if (differences.length > 0) {
+    const { tenant, subjects } = customer;
+    const moved = await hasUsageBeyond(ctx.ch, { tenant, subjects, window: period, cut });
+    return moved ? { outcome: 'moved' } : { outcome: 'usage_mismatch', differences };
+  }
   const lines = [
-    ...(await usageLines(tx, customer, period, rows)),
+    ...usageLines(customer, plan, period, rows),
+    ...(await adjustmentLines(tx, customer, period, rows)),
     ...(await creditLines(tx, customer, period)),
   ];
   const total = lines.reduce((sum, line) => sum + line.amount, 0n);
@@ -232,14 +219,18 @@ async function writeInvoice(
   return { outcome: 'closed', isNew: true };
 }
 
-/** What is posted and not invoiced, of this period and of those before it. */
+/**
+ * What is posted and not invoiced: of this period, and of those that were closed before. Usage of another period
+ * that is still open stays for its own invoice.
+ */
 function readUninvoiced(tx: Db, customer: Customer, period: Window): Promise<PostedRow[]> {
   return tx.query<PostedRow>(
     `SELECT price_key, meter, plan_key, plan_version, period_start, period_end, quantity::text AS quantity,
        amount::text AS amount, invoiced_quantity::text AS invoiced_quantity, invoiced_amount::text AS invoiced_amount
-     FROM ledger.usage_posted
-     WHERE tenant = $1 AND customer = $2 AND period_start <= $3
-       AND (quantity <> invoiced_quantity OR amount <> invoiced_amount)
+     FROM ledger.usage_posted u
+     WHERE u.tenant = $1 AND u.customer = $2 AND (quantity <> invoiced_quantity OR amount <> invoiced_amount)
+       AND (u.period_start = $3 OR EXISTS (SELECT 1 FROM ledger.invoices i
+         WHERE i.tenant = u.tenant AND i.customer = u.customer AND i.period_start = u.period_start))
      ORDER BY period_start DESC, price_key`,
     [customer.tenant, customer.id, formatInstant(period.start)],
   );
@@ -249,27 +240,25 @@ async function findDifferences(
   ctx: LedgerContext,
   tx: Db,
   customer: Customer,
+  plan: Plan,
   period: Window,
-  raw: ReadonlyMap<string, Quantity>,
+  cut: Positions,
   rows: readonly PostedRow[],
 ): Promise<UsageDifference[]> {
-  const plan = (
-    await readPlanVersions(tx, customer.tenant, [{ key: customer.planKey, version: customer.planVersion }])
-  ).get(planRef(customer.planKey, customer.planVersion));
-  const aggregations = new Map<string, Aggregation>(
-    (await listMeters(tx, customer.tenant)).map((meter) => [meter.key, meter.aggregation]),
-  );
-  const [totals] = await readUsageTotals(ctx.ch, customer.tenant, [
-    { subjects: customer.subjects, window: period },
-  ]);
+  const { tenant, subjects } = customer;
+  const meters = new Map((await listMeters(tx, tenant)).map((meter) => [meter.key, meter]));
+  const raw = await readRawTotals(ctx.ch, { tenant, subjects, window: period, cut });
+  const [rollups] = await readUsageTotals(ctx.ch, tenant, [{ subjects, window: period }]);
   const differences: UsageDifference[] = [];
-  for (const price of plan?.prices ?? []) {
+  for (const price of plan.prices) {
+    const meter = meters.get(price.meter);
+    if (meter === undefined) throw new Error(`price ${price.key} is on a meter that is not there`);
     const row = rows.find((one) => one.price_key === price.key && one.period_start === period.start);
     const difference: UsageDifference = {
       priceKey: price.key,
       meter: price.meter,
-      raw: raw.get(price.key) ?? 0n,
-      rollup: quantityIn(totals?.get(price.meter), aggregations.get(price.meter) ?? 'sum'),
+      raw: quantityIn(raw.get(price.meter), meter.aggregation),
+      rollup: quantityIn(rollups?.get(price.meter), meter.aggregation),
       posted: row === undefined ? 0n : storedQuantity(row.quantity),
     };
     if (difference.raw !== difference.rollup || difference.raw !== difference.posted)
@@ -278,58 +267,83 @@ async function findDifferences(
   return differences;
 }
 
-async function usageLines(
+/** One line for every price of the plan, in its order; one without usage says so. */
+function usageLines(customer: Customer, plan: Plan, period: Window, rows: readonly PostedRow[]): Line[] {
+  return plan.prices.map((price): Line => {
+    const row = rows.find((one) => one.price_key === price.key && one.period_start === period.start);
+    const quantity = row === undefined ? 0n : storedQuantity(row.quantity);
+    return {
+      kind: 'usage',
+      price: { key: price.key, meter: price.meter, planKey: plan.key, planVersion: plan.version },
+      description: `${price.key} (${price.meter})`,
+      window: period,
+      quantity,
+      included: price.included,
+      amount: row === undefined ? 0n : BigInt(row.amount),
+      tiers: tiersOf(price, quantity, customer.currency),
+    };
+  });
+}
+
+/** What was posted to closed periods since their invoices, the newest period first. */
+async function adjustmentLines(
   tx: Db,
   customer: Customer,
   period: Window,
   rows: readonly PostedRow[],
 ): Promise<Line[]> {
+  const late = rows.filter((row) => row.period_start !== period.start);
   const plans = await readPlanVersions(
     tx,
     customer.tenant,
-    rows.map((row) => ({ key: row.plan_key, version: row.plan_version })),
+    late.map((row) => ({ key: row.plan_key, version: row.plan_version })),
   );
-  const lines = rows.map((row): Line & { order: number } => {
-    const plan = plans.get(planRef(row.plan_key, row.plan_version));
-    const order = plan?.prices.findIndex((price) => price.key === row.price_key) ?? -1;
-    const price = plan?.prices[order];
+  return late.map((row): Line => {
+    const price = plans
+      .get(planRef(row.plan_key, row.plan_version))
+      ?.prices.find((one) => one.key === row.price_key);
     if (price === undefined)
       throw new Error(`usage is posted under a price ${row.price_key} that is not there`);
-    const isThisPeriod = row.period_start === period.start;
-    const rated = rate(price, storedQuantity(row.quantity), customer.currency);
+    const day = formatInstant(row.period_start).slice(0, 10);
     return {
-      order,
-      kind: isThisPeriod ? 'usage' : 'adjustment',
-      row,
-      description: isThisPeriod
-        ? `${row.price_key} (${row.meter})`
-        : `${row.price_key} (${row.meter}): adjustment for the period from ${formatInstant(row.period_start).slice(0, 10)}`,
+      kind: 'adjustment',
+      price: { key: price.key, meter: price.meter, planKey: row.plan_key, planVersion: row.plan_version },
+      description: `${price.key} (${price.meter}): adjustment for the period from ${day}`,
       window: { start: row.period_start, end: row.period_end },
       quantity: storedQuantity(row.quantity) - storedQuantity(row.invoiced_quantity),
       included: price.included,
       amount: BigInt(row.amount) - BigInt(row.invoiced_amount),
-      tiers: rated.tiers.map((tier) => ({
-        quantity: formatQuantity(tier.quantity),
-        unitPrice: formatUnitPrice(tier.unitPrice),
-        flatAmount: formatAmount(tier.flatAmount, customer.currency),
-      })),
+      // Of the whole period as it stands now, of which the line is the difference.
+      tiers: tiersOf(price, storedQuantity(row.quantity), customer.currency),
     };
   });
-  // This period first, in the plan's order; then adjustments, the newest period first.
-  return lines.sort((a, b) => b.window.start - a.window.start || a.order - b.order);
 }
 
-/** Credit that covers this and earlier periods and stands on no invoice yet, as one negative line a period. */
+function tiersOf(price: Price, quantity: Quantity, currency: Currency): InvoiceTier[] {
+  return rate(price, quantity, currency).tiers.map((tier) => ({
+    quantity: formatQuantity(tier.quantity),
+    unitPrice: formatUnitPrice(tier.unitPrice),
+    flatAmount: formatAmount(tier.flatAmount, currency),
+  }));
+}
+
+/** Credit that covers what is on this invoice, as one negative line a period. */
 async function creditLines(tx: Db, customer: Customer, period: Window): Promise<Line[]> {
   const rows = await tx.query<{ period_start: number; amount: string }>(
-    `SELECT period_start, (amount - invoiced_amount)::text AS amount FROM ledger.credit_applied
-     WHERE tenant = $1 AND customer = $2 AND period_start <= $3 AND amount <> invoiced_amount ORDER BY period_start DESC`,
+    `SELECT period_start, (amount - invoiced_amount)::text AS amount FROM ledger.credit_applied a
+     WHERE a.tenant = $1 AND a.customer = $2 AND amount <> invoiced_amount
+       AND (a.period_start = $3 OR EXISTS (SELECT 1 FROM ledger.invoices i
+         WHERE i.tenant = a.tenant AND i.customer = a.customer AND i.period_start = a.period_start))
+     ORDER BY period_start DESC`,
     [customer.tenant, customer.id, formatInstant(period.start)],
   );
   return rows.map((row) => ({
     kind: 'credit',
-    row: null,
-    description: 'credit applied',
+    price: null,
+    description:
+      row.period_start === period.start
+        ? 'credit applied'
+        : `credit applied to the adjustment for the period from ${formatInstant(row.period_start).slice(0, 10)}`,
     window: monthlyPeriod(customer.anchorMs, row.period_start),
     quantity: 0n,
     included: 0n,
@@ -391,10 +405,10 @@ async function insertLines(tx: Db, tenant: string, invoice: string, lines: reado
         `line_${ordinal + 1}`,
         ordinal,
         line.kind,
-        line.row?.price_key ?? null,
-        line.row?.meter ?? null,
-        line.row?.plan_key ?? null,
-        line.row?.plan_version ?? null,
+        line.price?.key ?? null,
+        line.price?.meter ?? null,
+        line.price?.planKey ?? null,
+        line.price?.planVersion ?? null,
         line.description,
         formatInstant(line.window.start),
         formatInstant(line.window.end),
@@ -407,15 +421,19 @@ async function insertLines(tx: Db, tenant: string, invoice: string, lines: reado
   }
 }
 
+/** What the lines took over is on an invoice now: the rows that readUninvoiced and creditLines read. */
 async function markInvoiced(tx: Db, customer: Customer, period: Window): Promise<void> {
+  const taken = `p.tenant = $1 AND p.customer = $2 AND (p.period_start = $3 OR EXISTS (SELECT 1 FROM ledger.invoices i
+       WHERE i.tenant = p.tenant AND i.customer = p.customer AND i.period_start = p.period_start))`;
   const key = [customer.tenant, customer.id, formatInstant(period.start)];
   await tx.query(
-    `UPDATE ledger.usage_posted SET invoiced_quantity = quantity, invoiced_amount = amount
-     WHERE tenant = $1 AND customer = $2 AND period_start <= $3`,
+    `UPDATE ledger.usage_posted p SET invoiced_quantity = quantity, invoiced_amount = amount
+     WHERE ${taken} AND (quantity <> invoiced_quantity OR amount <> invoiced_amount)`,
     key,
   );
   await tx.query(
-    `UPDATE ledger.credit_applied SET invoiced_amount = amount WHERE tenant = $1 AND customer = $2 AND period_start <= $3`,
+    `UPDATE ledger.credit_applied p SET invoiced_amount = amount
+     WHERE ${taken} AND amount <> invoiced_amount`,
     key,
   );
 }

@@ -9,9 +9,9 @@
  *
  * Usage that no customer is billed for is information, not drift: it waits in `unassigned` until it has one.
  */
-import { formatQuantity, storedQuantity, type Quantity } from '../contract/quantity.ts';
+import { storedQuantity, type Quantity } from '../contract/quantity.ts';
 import { unaccounted, VERDICTS, type Verdict } from '../contract/verdicts.ts';
-import { monthlyPeriod, type Window } from '../contract/window.ts';
+import type { Window } from '../contract/window.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
 import type { Db } from '../runtime/postgres.ts';
 import type { LedgerContext } from './context.ts';
@@ -25,6 +25,7 @@ import {
   type ChangedSubject,
   type TotalsWanted,
 } from './usage-totals.ts';
+import { touchedPeriods } from './usage-work.ts';
 
 export interface Conservation {
   readonly received: bigint;
@@ -199,14 +200,11 @@ function periodsWithUsage(
   ownerOf: ReadonlyMap<string, Customer>,
 ): { customer: Customer; window: Window }[] {
   const periods = new Map<string, { customer: Customer; window: Window }>();
-  for (const { subject, firstHourMs, lastHourMs } of history) {
-    const customer = ownerOf.get(subject);
+  for (const change of history) {
+    const customer = ownerOf.get(change.subject);
     if (customer === undefined) continue;
-    let at = Math.max(firstHourMs, customer.anchorMs);
-    while (at <= lastHourMs) {
-      const window = monthlyPeriod(customer.anchorMs, at);
+    for (const window of touchedPeriods(customer.anchorMs, change)) {
       periods.set(JSON.stringify([customer.id, window.start]), { customer, window });
-      at = window.end;
     }
   }
   return [...periods.values()];
@@ -227,22 +225,4 @@ async function countUnassigned(db: Db, tenant: string): Promise<bigint> {
     [tenant],
   );
   return row?.subjects ?? 0n;
-}
-
-/** The report as JSON has it: decimal strings. */
-export function conservationToJson(report: Conservation) {
-  return {
-    received: report.received.toString(),
-    counted: report.counted.toString(),
-    duplicate: report.duplicate.toString(),
-    conflict: report.conflict.toString(),
-    late: report.late.toString(),
-    rejected: report.rejected.toString(),
-    unaccounted: report.unaccounted.toString(),
-    drift: {
-      rollup: report.drift.rollup.toString(),
-      ledger: formatQuantity(report.drift.ledger),
-      stripeCents: report.drift.stripeCents.toString(),
-    },
-  };
 }

@@ -9,4 +9,15 @@ export interface LedgerContext {
   readonly ch: ClickHouse;
   readonly clock: Clock;
   readonly log: Log;
+  /** {@link POSTING_LIMITS} when absent. */
+  readonly postingLimits?: PostingLimits;
 }
+
+export interface PostingLimits {
+  /** Customers posted in one Postgres transaction; bounds its length and its memory. */
+  readonly customersPerTransaction: number;
+  /** Changed (subject, month) pairs read from ClickHouse at a time. */
+  readonly changesPerPage: number;
+}
+
+export const POSTING_LIMITS: PostingLimits = { customersPerTransaction: 1_000, changesPerPage: 5_000 };

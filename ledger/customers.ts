@@ -210,6 +210,15 @@ export async function listCustomers(
   return rows.map(customerOf);
 }
 
+/** The customers with these ids that there are. */
+export async function customersByIds(db: Db, tenant: string, ids: readonly string[]): Promise<Customer[]> {
+  const rows = await db.query<CustomerRow>(
+    `${SELECT} WHERE c.tenant = $1 AND c.id = ANY($2::text[]) ORDER BY c.id`,
+    [tenant, ids],
+  );
+  return rows.map(customerOf);
+}
+
 /** The customers of these subjects; subjects nobody has are not in the answer. */
 export async function customersOfSubjects(
   db: Db,

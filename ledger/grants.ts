@@ -183,7 +183,8 @@ export async function applyCredit(
   const length = await chainLength(tx, tenant);
   const drafts: TransactionDraft[] = [];
   const applied: { need: CreditNeed; uses: GrantUse[]; total: Amount }[] = [];
-  for (const need of needs) {
+  // What is given back first: it may cover another period's charges in the same turn.
+  for (const need of [...needs].sort((a, b) => Number(a.uncovered > 0n) - Number(b.uncovered > 0n))) {
     const mine = grants.get(need.customer) ?? [];
     const earlier = uses.get(`${need.customer} ${need.periodStartMs}`) ?? [];
     const back = -need.uncovered < need.returnable ? -need.uncovered : need.returnable;

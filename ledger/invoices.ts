@@ -4,7 +4,7 @@ import { storedQuantity, type Quantity } from '../contract/quantity.ts';
 import { formatInstant } from '../contract/window.ts';
 import type { Db } from '../runtime/postgres.ts';
 import { move, type TransactionDraft } from './journal.ts';
-import { postTransactions } from './journal-store.ts';
+import { IdempotencyKeyReused, postTransactions } from './journal-store.ts';
 
 export type InvoiceStatus = 'issued' | 'sent' | 'paid';
 export type InvoiceLineKind = 'usage' | 'adjustment' | 'credit';
@@ -237,15 +237,25 @@ export interface Payment {
   readonly nowMs: number;
 }
 
-/** Books a payment. The invoice is paid once its payments reach its total. Doing it again changes nothing. */
+/**
+ * Books a payment. The invoice is paid once its payments reach its total. The same payment told again changes
+ * nothing, even when the processor then says another time of it.
+ *
+ * @throws IdempotencyKeyReused when the external id stands for another amount or invoice.
+ */
 export async function recordPayment(tx: Db, payment: Payment): Promise<'booked' | 'known'> {
   const invoice = await readInvoice(tx, payment.tenant, payment.invoiceId);
   if (invoice === null) throw new Error(`there is no invoice ${payment.invoiceId}`);
   const idempotencyKey = `payment/${payment.externalId}`;
-  const known = await tx.query(
-    'SELECT 1 FROM ledger.transactions WHERE tenant = $1 AND idempotency_key = $2',
-    [payment.tenant, idempotencyKey],
-  );
+  const known = await findPayment(tx, payment.tenant, idempotencyKey);
+  if (known !== null) {
+    if (known.amount !== payment.amount || known.invoice !== invoice.number) {
+      throw new IdempotencyKeyReused(
+        `payment ${payment.externalId} is booked with ${known.amount} minor units for ${known.invoice}`,
+      );
+    }
+    return 'known';
+  }
   const postings = move('receivable', 'cash', payment.amount);
   if (postings.length > 0) {
     const draft: TransactionDraft = {
@@ -260,7 +270,6 @@ export async function recordPayment(tx: Db, payment: Payment): Promise<'booked' 
     };
     await postTransactions(tx, payment.tenant, [draft], payment.nowMs);
   }
-  if (known.length > 0) return 'known';
   await tx.query(
     `UPDATE ledger.invoices SET paid_amount = paid_amount + $3,
        status = CASE WHEN paid_amount + $3 >= total THEN 'paid' ELSE status END
@@ -268,4 +277,19 @@ export async function recordPayment(tx: Db, payment: Payment): Promise<'booked' 
     [payment.tenant, payment.invoiceId, payment.amount.toString()],
   );
   return 'booked';
+}
+
+async function findPayment(
+  tx: Db,
+  tenant: string,
+  idempotencyKey: string,
+): Promise<{ invoice: string; amount: Amount } | null> {
+  const [row] = await tx.query<{ invoice: string; amount: string }>(
+    `SELECT t.detail ->> 'invoice' AS invoice, p.amount::text AS amount
+     FROM ledger.transactions t
+     JOIN ledger.postings p ON p.tenant = t.tenant AND p.transaction_id = t.id AND p.account = 'cash'
+     WHERE t.tenant = $1 AND t.idempotency_key = $2`,
+    [tenant, idempotencyKey],
+  );
+  return row === undefined ? null : { invoice: row.invoice, amount: BigInt(row.amount) };
 }

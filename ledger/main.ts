@@ -93,7 +93,7 @@ runStage({
       log,
       metrics,
       randomBytes: (length) => randomBytes(length),
-      limits: config,
+      apiLimits: config,
     });
     await api.listen({ host: config.host, port: config.apiPort });
     stage.onStop('API', () => api.close());

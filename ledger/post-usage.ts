@@ -2,26 +2,26 @@
  * Turns rollups into postings. One pass:
  *
  * 1. Read the watermark of every shard. What lies behind it is durable and complete.
- * 2. Ask which subjects changed since the cursor of the shard; find their customers. A subject without a
- *    customer is noted as unassigned; it is read in full once a customer gets it.
+ * 2. Page through the subjects that changed since the cursor of their shard, and find their customers (those
+ *    that asked to be read in full come first). A subject without a customer is noted as unassigned; it is read
+ *    in full once a customer gets it.
  * 3. For a chunk of customers, read the absolute totals of each touched period, rate them, and post what the
  *    price of the total now differs from what is posted: in one serializable transaction, with the credit that
  *    covers it. A crash before its commit leaves nothing; one after it makes the next pass find no difference.
  * 4. After the last chunk, move the cursors. A crash before this reads the same changes again, for no difference.
  *
- * Totals are read from ClickHouse inside of the Postgres transaction that posts them, under an advisory lock: two
- * ledgers take turns, and none can post older totals over newer ones. A pass that finds the lock taken does
- * nothing.
+ * Totals are read from ClickHouse inside of the Postgres transaction that posts them, in the posting turn: two
+ * ledgers take turns, and none can post older totals over newer ones. What a second one finds to do is nothing.
  *
  * Usage of a period that is invoiced already is posted all the same. The invoice keeps what it says; what came
  * later stands in `usage_posted` beside the invoiced part, and the next invoice takes it as an adjustment.
  */
 import type { Amount } from '../contract/money.ts';
 import { formatQuantity, storedQuantity, type Quantity } from '../contract/quantity.ts';
-import { formatInstant, HOUR_MS, monthlyPeriod, type Window } from '../contract/window.ts';
+import { formatInstant, type Window } from '../contract/window.ts';
 import type { Db } from '../runtime/postgres.ts';
-import type { LedgerContext } from './context.ts';
-import { customersOfSubjects, readCustomer, type Customer } from './customers.ts';
+import { POSTING_LIMITS, type LedgerContext } from './context.ts';
+import { customersByIds, type Customer } from './customers.ts';
 import { groupBy } from './group-by.ts';
 import { applyCredit, expireGrants } from './grants.ts';
 import { move, type TransactionDraft } from './journal.ts';
@@ -29,55 +29,80 @@ import { postTransactions } from './journal-store.ts';
 import { listMeters } from './meters.ts';
 import type { Plan, Price } from './plan.ts';
 import { planRef, readPlanVersions } from './plans.ts';
+import { takePostingTurn } from './posting-turn.ts';
 import { rate } from './rating.ts';
-import { quantityIn, readChanges, readHistory, readUsageTotals, readWatermarks } from './usage-totals.ts';
-import type { ChangedSubject, Watermark } from './usage-totals.ts';
+import { quantityIn, readChanges, readUsageTotals, readWatermarks } from './usage-totals.ts';
+import type { ChangedSubject, PositionRange, Watermark } from './usage-totals.ts';
+import { workOfChanges, workOfRequests, type CustomerWork, type ReadRequest } from './usage-work.ts';
 
 export interface PostResult {
-  /** Subjects that had changed. */
+  /** Subjects that had changed, once for each month in which they had. */
   readonly changed: number;
-  /** Journal transactions for usage. */
+  /** Quantities that were posted anew. */
   readonly posted: number;
-  /** Another ledger is posting: nothing was done. */
-  readonly busy: boolean;
   /** The watermarks up to which everything is posted now. */
   readonly watermarks: readonly Watermark[];
 }
 
-/** Customers in one Postgres transaction; bounds its length and its memory. */
-const CUSTOMERS_A_CHUNK = 500;
-const LOCK = 7_430_001n;
-
 /** One pass over all shards. Throws when an engine is away; nothing is half done then. */
 export async function postUsage(ctx: LedgerContext): Promise<PostResult> {
+  const limits = ctx.postingLimits ?? POSTING_LIMITS;
   const watermarks = await readWatermarks(ctx.ch);
   const cursors = await readCursors(ctx.pg);
-  const behind = watermarks.filter((one) => one.position > (cursors.get(one.shard) ?? 0n));
-  const changes: ChangedSubject[] = [];
-  for (const { shard, position } of behind) {
-    changes.push(...(await readChanges(ctx.ch, { shard, after: cursors.get(shard) ?? 0n, until: position })));
-  }
-  const work = await findWork(ctx, changes);
+  const ranges = watermarks
+    .map(({ shard, position }) => ({ shard, after: cursors.get(shard) ?? 0n, until: position }))
+    .filter((range) => range.until > range.after);
   let posted = 0;
-  for (let at = 0; at < work.length; at += CUSTOMERS_A_CHUNK) {
-    const chunk = work.slice(at, at + CUSTOMERS_A_CHUNK);
-    const result = await ctx.pg.transaction((tx) => postChunk(ctx, tx, chunk));
-    if (result === null) return { changed: changes.length, posted, busy: true, watermarks: [] };
-    posted += result;
+  for await (const requests of readRequests(ctx.pg, limits.customersPerTransaction)) {
+    posted += await postWork(ctx, await workOfRequests(ctx, requests), watermarks);
   }
-  const done = await ctx.pg.transaction(async (tx) => {
-    if (!(await takeLock(tx))) return false;
+  let changed = 0;
+  let behind: ChangedSubject | null = null;
+  for (let more = ranges.length > 0; more;) {
+    const page: ChangedSubject[] = await readChanges(ctx.ch, {
+      ranges,
+      behind,
+      limit: limits.changesPerPage,
+    });
+    posted += await postWork(ctx, await workOfChanges(ctx, page), watermarks);
+    changed += page.length;
+    behind = page.at(-1) ?? null;
+    more = page.length === limits.changesPerPage;
+  }
+  await ctx.pg.transaction(async (tx) => {
+    await takePostingTurn(tx);
     await expireGrants(tx, ctx.clock.now());
-    await moveCursors(tx, behind);
-    return true;
+    await moveCursors(tx, ranges);
   });
-  return { changed: changes.length, posted, busy: !done, watermarks: done ? watermarks : [] };
+  return { changed, posted, watermarks };
 }
 
-/** Held until the transaction ends; closing a period takes it too. */
-export async function takeLock(tx: Db): Promise<boolean> {
-  const [row] = await tx.query<{ taken: boolean }>('SELECT pg_try_advisory_xact_lock($1) AS taken', [LOCK]);
-  return row?.taken === true;
+async function postWork(
+  ctx: LedgerContext,
+  work: readonly CustomerWork[],
+  watermarks: readonly Watermark[],
+): Promise<number> {
+  const { customersPerTransaction: size } = ctx.postingLimits ?? POSTING_LIMITS;
+  let posted = 0;
+  for (let at = 0; at < work.length; at += size) {
+    posted += await ctx.pg.transaction((tx) => postChunk(ctx, tx, work.slice(at, at + size), watermarks));
+  }
+  return posted;
+}
+
+/** Pages of the customers that asked to be read in full, as they are at the start of each page. */
+async function* readRequests(db: Db, limit: number): AsyncGenerator<ReadRequest[]> {
+  let [tenant, customer] = ['', ''];
+  for (;;) {
+    const page = await db.query<ReadRequest>(
+      `SELECT tenant, customer, revision FROM ledger.customers_to_read
+       WHERE (tenant, customer) > ($1, $2) ORDER BY tenant, customer LIMIT $3`,
+      [tenant, customer, limit],
+    );
+    if (page.length > 0) yield page;
+    if (page.length < limit) return;
+    ({ tenant, customer } = page.at(-1)!);
+  }
 }
 
 export async function readCursors(db: Db): Promise<Map<number, bigint>> {
@@ -87,98 +112,12 @@ export async function readCursors(db: Db): Promise<Map<number, bigint>> {
   return new Map(rows.map((row) => [row.shard, BigInt(row.position)]));
 }
 
-async function moveCursors(tx: Db, watermarks: readonly Watermark[]): Promise<void> {
-  if (watermarks.length === 0) return;
+async function moveCursors(tx: Db, ranges: readonly PositionRange[]): Promise<void> {
+  if (ranges.length === 0) return;
   await tx.query(
     `INSERT INTO ledger.usage_cursors AS c (shard, position) SELECT * FROM unnest($1::integer[], $2::numeric[])
      ON CONFLICT (shard) DO UPDATE SET position = greatest(c.position, excluded.position)`,
-    [watermarks.map((one) => one.shard), watermarks.map((one) => one.position.toString())],
-  );
-}
-
-/** A customer and the periods whose totals may have changed. */
-interface CustomerWork {
-  readonly customer: Customer;
-  readonly periods: readonly Window[];
-  /** The revision of the request to read it from its anchor on, because it is new or has new subjects or credit. */
-  readonly wholeRevision: bigint | null;
-}
-
-async function findWork(ctx: LedgerContext, changes: readonly ChangedSubject[]): Promise<CustomerWork[]> {
-  const work = new Map<
-    string,
-    { customer: Customer; periods: Map<number, Window>; wholeRevision: bigint | null }
-  >();
-  const add = (
-    customer: Customer,
-    subjects: readonly ChangedSubject[],
-    wholeRevision: bigint | null,
-  ): void => {
-    const key = JSON.stringify([customer.tenant, customer.id]);
-    let entry = work.get(key);
-    if (entry === undefined) work.set(key, (entry = { customer, periods: new Map(), wholeRevision }));
-    entry.wholeRevision ??= wholeRevision;
-    for (const subject of subjects) {
-      for (const period of touchedPeriods(customer, subject)) entry.periods.set(period.start, period);
-    }
-  };
-  // New customers first: their subjects need no look at what changed.
-  const toRead = await ctx.pg.query<{ tenant: string; customer: string; revision: bigint }>(
-    'SELECT tenant, customer, revision FROM ledger.customers_to_read ORDER BY tenant, customer LIMIT 10000',
-  );
-  for (const { tenant, customer: id, revision } of toRead) {
-    const customer = await readCustomer(ctx.pg, tenant, id);
-    if (customer !== null) add(customer, await readHistory(ctx.ch, tenant, customer.subjects), revision);
-  }
-  for (const [tenant, mine] of groupBy(changes, (change) => change.tenant)) {
-    const subjects = [...new Set(mine.map((change) => change.subject))];
-    const owner = new Map<string, Customer>();
-    for (const customer of await customersOfSubjects(ctx.pg, tenant, subjects)) {
-      for (const subject of customer.subjects) owner.set(subject, customer);
-    }
-    for (const change of mine) {
-      const customer = owner.get(change.subject);
-      if (customer !== undefined) add(customer, [change], null);
-    }
-    await noteUnassigned(
-      ctx,
-      tenant,
-      subjects.filter((subject) => !owner.has(subject)),
-    );
-  }
-  return [...work.values()].map((entry) => ({
-    customer: entry.customer,
-    periods: [...entry.periods.values()].sort((a, b) => a.start - b.start),
-    wholeRevision: entry.wholeRevision,
-  }));
-}
-
-/** The periods of a customer that overlap the changed hours; none before its anchor. */
-function touchedPeriods(customer: Customer, change: ChangedSubject): Window[] {
-  const periods: Window[] = [];
-  const end = change.lastHourMs + HOUR_MS;
-  let time = Math.max(change.firstHourMs, customer.anchorMs);
-  while (time < end) {
-    const period = monthlyPeriod(customer.anchorMs, time);
-    periods.push(period);
-    time = period.end;
-  }
-  return periods;
-}
-
-async function noteUnassigned(
-  ctx: LedgerContext,
-  tenant: string,
-  subjects: readonly string[],
-): Promise<void> {
-  if (subjects.length === 0) return;
-  // The tenant may be one that this ledger does not know: its key was made elsewhere. Noted all the same.
-  await ctx.pg.query(
-    `INSERT INTO ledger.unassigned_usage (tenant, subject, first_seen_at)
-     SELECT $1, subject, $3 FROM unnest($2::text[]) AS u (subject)
-     WHERE NOT EXISTS (SELECT 1 FROM ledger.customer_subjects s WHERE s.tenant = $1 AND s.subject = u.subject)
-     ON CONFLICT DO NOTHING`,
-    [tenant, subjects, formatInstant(ctx.clock.now())],
+    [ranges.map((range) => range.shard), ranges.map((range) => range.until.toString())],
   );
 }
 
@@ -204,37 +143,64 @@ interface Change {
   readonly revision: bigint;
 }
 
-/** Returns the number of transactions posted, or null when another ledger holds the lock. */
-async function postChunk(ctx: LedgerContext, tx: Db, chunk: readonly CustomerWork[]): Promise<number | null> {
-  // 1. The lock first: totals read under it are never older than what is posted.
-  if (!(await takeLock(tx))) return null;
+async function postChunk(
+  ctx: LedgerContext,
+  tx: Db,
+  chunk: readonly CustomerWork[],
+  watermarks: readonly Watermark[],
+): Promise<number> {
+  // 1. The turn first: totals read in it are never older than what is posted.
+  await takePostingTurn(tx);
   const nowMs = ctx.clock.now();
   let posted = 0;
-  for (const [tenant, work] of groupBy(chunk, (one) => one.customer.tenant)) {
+  for (const [tenant, all] of groupBy(chunk, (one) => one.customer.tenant)) {
+    const work = await withoutChanged(tx, tenant, all);
     // 2. Absolute totals, rated.
     const changes = await findChanges(ctx, tx, tenant, work);
     // 3. The differences, and what credit covers of them.
-    await postTransactions(
-      tx,
-      tenant,
-      changes.flatMap((change) => usageTransaction(change)),
-      nowMs,
-    );
+    const drafts = changes.flatMap((change) => usageTransaction(change, watermarks));
+    await postTransactions(tx, tenant, drafts, nowMs);
     await recordPosted(tx, tenant, changes, nowMs);
-    const whole = work.filter((one) => one.wholeRevision !== null);
+    const requested = work.filter((one) => one.requestRevision !== null);
     const customers = new Set([
       ...changes.map((change) => change.customer.id),
-      ...whole.map((one) => one.customer.id),
+      ...requested.map((one) => one.customer.id),
     ]);
     await applyCredit(tx, tenant, [...customers], nowMs);
-    await tx.query(
-      `DELETE FROM ledger.customers_to_read r USING unnest($2::text[], $3::bigint[]) AS done (customer, revision)
-       WHERE r.tenant = $1 AND r.customer = done.customer AND r.revision = done.revision`,
-      [tenant, whole.map((one) => one.customer.id), whole.map((one) => String(one.wholeRevision))],
-    );
+    await finishRequests(tx, tenant, requested);
     posted += changes.length;
   }
   return posted;
+}
+
+/**
+ * Leaves out customers that were put anew since the work was found: with another anchor, plan or subjects its
+ * periods are not the right ones. They have asked to be read, and the next pass does.
+ */
+async function withoutChanged(
+  tx: Db,
+  tenant: string,
+  work: readonly CustomerWork[],
+): Promise<CustomerWork[]> {
+  const ids = work.map((one) => one.customer.id);
+  const now = new Map((await customersByIds(tx, tenant, ids)).map((one) => [one.id, one]));
+  const terms = (one: Customer | undefined): string =>
+    JSON.stringify([one?.anchorMs, one?.planKey, one?.planVersion, one?.currency, one?.subjects]);
+  return work.filter((one) => terms(one.customer) === terms(now.get(one.customer.id)));
+}
+
+async function finishRequests(tx: Db, tenant: string, requested: readonly CustomerWork[]): Promise<void> {
+  if (requested.length === 0) return;
+  await tx.query(
+    `DELETE FROM ledger.customers_to_read r USING unnest($2::text[], $3::bigint[]) AS done (customer, revision)
+     WHERE r.tenant = $1 AND r.customer = done.customer AND r.revision = done.revision`,
+    [tenant, requested.map((one) => one.customer.id), requested.map((one) => String(one.requestRevision))],
+  );
+  // What was noted of these subjects before they had a customer is billed now.
+  await tx.query(
+    `DELETE FROM ledger.unassigned_usage WHERE tenant = $1 AND subject = ANY($2::text[]) AND until = 'infinity'`,
+    [tenant, requested.flatMap((one) => one.customer.subjects)],
+  );
 }
 
 async function findChanges(
@@ -308,7 +274,7 @@ async function readPosted(
 }
 
 /** None when the quantity changed and the amount did not: within the allowance, say. */
-function usageTransaction(change: Change): TransactionDraft[] {
+function usageTransaction(change: Change, watermarks: readonly Watermark[]): TransactionDraft[] {
   const { customer, plan, price, period } = change;
   const postings = move('revenue', 'accrued_usage', change.amount - change.amountBefore);
   if (postings.length === 0) return [];
@@ -330,10 +296,18 @@ function usageTransaction(change: Change): TransactionDraft[] {
         quantity: formatQuantity(change.quantity),
         amountBefore: change.amountBefore.toString(),
         amount: change.amount.toString(),
+        ...(watermarks.length > WATERMARKS_IN_DETAIL_MAX ? {} : { watermark: watermarkText(watermarks) }),
       },
       postings,
     },
   ];
+}
+
+/** A deployment of very many shards does not repeat them all in every transaction. */
+const WATERMARKS_IN_DETAIL_MAX = 16;
+
+function watermarkText(watermarks: readonly Watermark[]): string {
+  return watermarks.map(({ shard, position }) => `${shard}:${position}`).join(' ');
 }
 
 async function recordPosted(

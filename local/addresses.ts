@@ -43,8 +43,15 @@ async function explicitPort(name: PortName, variable: string, text: string): Pro
   return port;
 }
 
-/** Chooses a port for every part and remembers the choice. */
-export async function choosePorts(layout: Layout, env: Record<string, string | undefined>): Promise<Ports> {
+/**
+ * Chooses a port for every part and remembers the choice. With `fresh`, neither the remembered nor the usual
+ * ports are considered: somebody else is taking those right now.
+ */
+export async function choosePorts(
+  layout: Layout,
+  env: Record<string, string | undefined>,
+  fresh: boolean,
+): Promise<Ports> {
   const remembered = existsSync(layout.portsFile)
     ? (JSON.parse(readFileSync(layout.portsFile, 'utf8')) as Partial<Ports>)
     : {};
@@ -57,7 +64,7 @@ export async function choosePorts(layout: Layout, env: Record<string, string | u
     if (variable !== undefined && text !== undefined && text !== '') {
       port = await explicitPort(name, variable, text);
     } else {
-      for (const candidate of [remembered[name], usual[name]]) {
+      for (const candidate of fresh ? [] : [remembered[name], usual[name]]) {
         if (candidate !== undefined && !used.has(candidate) && (await isPortFree(candidate))) {
           port = candidate;
           break;

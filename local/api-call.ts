@@ -1,5 +1,11 @@
 // Calls the HTTP API of a running stack. An answer other than 2xx is an error that carries the problem's own
-// words (RFC 9457), because those say what to do.
+// words (RFC 9457), because those say what to do. An API that is away for a moment is waited for: everything
+// called here may be called again.
+import { retry } from '../runtime/retry.ts';
+
+const attempts = 60;
+const pause = { baseMs: 50, maxMs: 1_000 };
+
 export interface ApiAnswer<T> {
   readonly status: number;
   readonly body: T;
@@ -38,7 +44,11 @@ export class ApiClient {
     return this.#call('PUT', path, body);
   }
 
-  async #call<T>(method: string, path: string, body?: unknown): Promise<ApiAnswer<T>> {
+  #call<T>(method: string, path: string, body?: unknown): Promise<ApiAnswer<T>> {
+    return retry(() => this.#callOnce<T>(method, path, body), { attempts, ...pause, retryable: isTransient });
+  }
+
+  async #callOnce<T>(method: string, path: string, body?: unknown): Promise<ApiAnswer<T>> {
     const response = await fetch(new URL(path, this.#url), {
       method,
       headers: {
@@ -60,6 +70,12 @@ export class ApiClient {
       `${method} ${path} answered ${response.status}: ${words}${errors}`,
     );
   }
+}
+
+/** `behind` is the ledger catching up; fetch reports an unreachable server as a TypeError. */
+function isTransient(error: unknown): boolean {
+  if (error instanceof ApiError) return error.status === 503 || error.code === 'behind';
+  return error instanceof TypeError;
 }
 
 function parseJson(text: string): unknown {

@@ -57,7 +57,7 @@ export class Stack {
   async start(): Promise<RunFile> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#start();
+        return await this.#start(attempt > 1);
       } catch (error) {
         await this.#stopAll();
         const taken = error instanceof EngineError && /^\S+: port \d+ .* is taken/.test(error.message);
@@ -68,11 +68,11 @@ export class Stack {
     }
   }
 
-  async #start(): Promise<RunFile> {
+  async #start(freshPorts: boolean): Promise<RunFile> {
     this.#checkDisk();
     this.#stops.push(takeLock(this.#layout));
     const secrets = secretsOf(this.#layout);
-    const ports = await choosePorts(this.#layout, this.#env);
+    const ports = await choosePorts(this.#layout, this.#env, freshPorts);
     const addresses = await this.#startEngines(ports);
     this.#stops.push(() => removeRunFile(this.#layout));
     await this.#startStages(ports, addresses, secrets);

@@ -82,6 +82,7 @@ async function launch(env: Record<string, string> = {}): Promise<Aggregator> {
 }
 
 async function start(env: Record<string, string> = {}): Promise<Aggregator> {
+  await end('SIGKILL');
   running = await launch(env);
   if (running.ops === '') throw new Error(`the aggregator did not start:\n${running.output.join('')}`);
   return running;

@@ -18,14 +18,14 @@ import {
 const root = fileURLToPath(new URL('..', import.meta.url));
 const realTrace = join(root, '..', 'shared', 'data', 'azure-llm-inference-code-2023.csv');
 const data = newDataFolder();
-let stack: LocalStack;
+let stack: LocalStack | undefined;
 
 beforeAll(async () => {
   stack = await startLocalStack(data);
 });
 
 afterAll(async () => {
-  await stack.stop();
+  await stack?.stop();
   removeDataFolder(data);
 });
 
@@ -86,9 +86,9 @@ const decimal = (cents: bigint): string => `${cents / 100n}.${String(cents % 100
 
 async function expectInvoices(report: Report, path: string): Promise<void> {
   const sums = sumFile(path);
-  const { stripe } = stack.run();
+  const { stripe } = stack!.run();
   const url = new URL(stripe);
-  const client = new Stripe(stack.secrets().stripeKey, {
+  const client = new Stripe(stack!.secrets().stripeKey, {
     host: url.hostname,
     port: url.port,
     protocol: 'http',
@@ -165,7 +165,7 @@ describe('the demo', () => {
     const stages = ['ingest', 'aggregator', 'ledger', 'billing-sync'] as const;
     for (let round = 0; !over && round < 12; round++) {
       const stage = stages[round % stages.length]!;
-      const pid = stack.run().pids[stage];
+      const pid = stack!.run().pids[stage];
       if (pid !== undefined) {
         try {
           process.kill(pid, 'SIGKILL');
@@ -178,6 +178,7 @@ describe('the demo', () => {
     }
     const code = await ended;
     expect(stderr).not.toContain('NOT add up');
+    if (stdout.length === 0) throw new Error(`no report:\n${stderr}`);
     const report = JSON.parse(Buffer.concat(stdout).toString()) as Report;
     expect(report.faults).toEqual([]);
     expect(code).toBe(0);

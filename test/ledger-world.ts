@@ -95,7 +95,8 @@ export class World {
       });
       for (const { tenant, meter } of this.#meters) {
         if (tenant !== use.tenant || meter.eventType !== use.type) continue;
-        const value = meter.valueProperty === null ? 1_000_000_000n : storedQuantity(use.data[meter.valueProperty]!);
+        const value =
+          meter.valueProperty === null ? 1_000_000_000n : storedQuantity(use.data[meter.valueProperty]!);
         touched.add(this.#fold(use, meter, shard, value, position));
       }
     }

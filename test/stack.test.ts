@@ -23,7 +23,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await stack.stop();
+  await (stack as LocalStack | undefined)?.stop();
   removeDataFolder(data);
 });
 

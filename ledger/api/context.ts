@@ -27,7 +27,7 @@ export interface ApiContext {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly randomBytes: (length: number) => Uint8Array;
-  readonly limits: ApiLimits;
+  readonly apiLimits: ApiLimits;
 }
 
 export interface ApiLimits {

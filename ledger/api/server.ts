@@ -16,7 +16,13 @@ import { referencePage, type OpenApiDocument } from './reference.ts';
 import { refusedRoutes } from './refused.ts';
 import { namedSchemas } from './schema.ts';
 import { usageRoutes } from './usage/routes.ts';
-import { mistakesOf, readParameters, type Finding, type ParametersSchema } from './validation.ts';
+import {
+  mistakesOf,
+  readParameters,
+  textMistakes,
+  type Finding,
+  type ParametersSchema,
+} from './validation.ts';
 import { give } from './write.ts';
 
 const DURATION_BUCKETS = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
@@ -24,7 +30,7 @@ const DURATION_BUCKETS = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 const NO_ROUTE = 'none';
 
 export async function buildApi(context: ApiContext): Promise<App> {
-  const { limits, log, metrics } = context;
+  const { apiLimits: limits, log, metrics } = context;
   const app = Fastify({
     bodyLimit: limits.bodyBytesMax,
     genReqId: () => randomUUID(),
@@ -82,6 +88,11 @@ export async function buildApi(context: ApiContext): Promise<App> {
     if (parameters !== undefined) {
       request.query = readParameters(request.query as Record<string, unknown>, parameters);
     }
+  });
+
+  app.addHook('preHandler', async (request, reply) => {
+    const mistakes = [request.params, request.query, request.body].flatMap((part) => textMistakes(part));
+    if (mistakes.length > 0) return give(reply, validationProblem(mistakes));
   });
 
   app.setErrorHandler((error: FastifyError, request, reply) =>
@@ -149,7 +160,7 @@ function answerTo(error: FastifyError, requestId: string, context: ApiContext): 
     return validationProblem(mistakesOf(error.validation as readonly Finding[]));
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return problem('body_too_large', `Send a body of ${context.limits.bodyBytesMax} bytes at most.`);
+      return problem('body_too_large', `Send a body of ${context.apiLimits.bodyBytesMax} bytes at most.`);
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return problem('media_type_unsupported');
     default:

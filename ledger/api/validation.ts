@@ -45,6 +45,24 @@ function mistakeOf(finding: Finding): Mistake {
   }
 }
 
+/**
+ * Text that cannot be kept as it is: Postgres takes no NUL, and a lone surrogate has no UTF-8, so that two
+ * different texts would be stored as one. Depth is bounded by the schema, which was checked before.
+ */
+export function textMistakes(value: unknown, path = ''): Mistake[] {
+  if (typeof value === 'string') {
+    if (value.includes('\0')) return [{ path, message: 'must not hold the character NUL' }];
+    return value.isWellFormed()
+      ? []
+      : [{ path, message: 'must be well-formed Unicode: it holds a lone surrogate' }];
+  }
+  if (Array.isArray(value)) return value.flatMap((one, at) => textMistakes(one, `${path}[${at}]`));
+  if (typeof value !== 'object' || value === null) return [];
+  return Object.entries(value).flatMap(([name, one]) =>
+    textMistakes(one, path === '' ? name : `${path}.${name}`),
+  );
+}
+
 /** "/prices/1/upTo" as "prices[1].upTo". */
 function placeOf(pointer: string): string {
   const parts = pointer

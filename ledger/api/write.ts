@@ -74,7 +74,7 @@ interface Once {
 interface Stored {
   readonly input_hash: string;
   readonly status: number;
-  readonly response: unknown;
+  readonly body: unknown;
 }
 
 async function once(tx: Db, o: Once, one: Write): Promise<Answer> {
@@ -90,7 +90,7 @@ async function once(tx: Db, o: Once, one: Write): Promise<Answer> {
     const type = stored.status >= 400 ? { 'content-type': 'application/problem+json' } : {};
     return {
       status: stored.status,
-      body: stored.response ?? undefined,
+      body: stored.body ?? undefined,
       headers: { ...type, 'idempotent-replayed': 'true' },
     };
   }
@@ -153,10 +153,10 @@ export async function forgetAnswers(db: Db, beforeMs: number): Promise<number> {
 }
 
 const SELECT_ANSWER = `
-  SELECT input_hash, status, response FROM ledger.idempotency_keys WHERE tenant = $1 AND key = $2`;
+  SELECT input_hash, status, body FROM ledger.idempotency_keys WHERE tenant = $1 AND key = $2`;
 
 const INSERT_ANSWER = `
-  INSERT INTO ledger.idempotency_keys (tenant, key, input_hash, status, response, created_at)
+  INSERT INTO ledger.idempotency_keys (tenant, key, input_hash, status, body, created_at)
   VALUES ($1, $2, $3, $4, $5::jsonb, to_timestamp($6::numeric / 1000))
   ON CONFLICT (tenant, key) DO NOTHING`;
 

@@ -3,7 +3,7 @@
 WITH lines AS (
   SELECT tenant, invoice, sum(amount) AS amount FROM ledger.invoice_lines GROUP BY tenant, invoice
 ), booked AS (
-  SELECT t.tenant, t.detail ->> 'invoice' AS invoice, sum(p.amount) AS amount
+  SELECT t.tenant, substr(t.idempotency_key, length('invoice/') + 1) AS invoice, sum(p.amount) AS amount
   FROM ledger.transactions t
   JOIN ledger.postings p ON p.tenant = t.tenant AND p.transaction_id = t.id
   WHERE t.kind = 'invoice' AND p.account = 'invoice_pending'

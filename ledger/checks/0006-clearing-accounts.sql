@@ -6,11 +6,13 @@ WITH posted AS (
 ), used AS (
   SELECT tenant, customer, sum(used) AS amount FROM ledger.grants GROUP BY tenant, customer
 ), invoiced AS (
-  SELECT tenant, customer, sum(total) AS total,
-    sum(total) FILTER (WHERE status = 'issued') AS pending,
-    sum(total) FILTER (WHERE status <> 'issued') AS sent,
-    sum(paid_amount) AS paid
-  FROM ledger.invoices GROUP BY tenant, customer
+  SELECT i.tenant, i.customer, sum(i.total) AS total,
+    sum(i.total) FILTER (WHERE t.id IS NULL) AS pending,
+    sum(i.total) FILTER (WHERE t.id IS NOT NULL) AS sent,
+    sum(i.paid_amount) AS paid
+  FROM ledger.invoices i
+  LEFT JOIN ledger.transactions t ON t.tenant = i.tenant AND t.idempotency_key = 'invoice/' || i.id || '/sent'
+  GROUP BY i.tenant, i.customer
 ), expected AS (
   SELECT c.tenant, c.id AS customer, a.account, CASE a.account
     WHEN 'accrued_usage' THEN coalesce(posted.amount, 0) - coalesce(used.amount, 0) - coalesce(i.total, 0)

@@ -27,12 +27,19 @@ CREATE TABLE usage_posted (
   FOREIGN KEY (tenant, customer) REFERENCES customers
 );
 
--- Usage of subjects that no customer has, or from before their customer's anchor: seen, kept, not billed.
+-- Has no rows: posting usage and closing periods take turns by locking it.
+CREATE TABLE posting_turn (nothing boolean);
+
+-- Usage of subjects that no customer has (until infinity), or from before their customer's anchor (until it):
+-- absolute, kept, not billed.
 CREATE TABLE unassigned_usage (
   tenant text NOT NULL,
   subject text NOT NULL,
-  first_seen_at timestamptz NOT NULL,
-  PRIMARY KEY (tenant, subject)
+  meter text NOT NULL,
+  until timestamptz NOT NULL,
+  quantity numeric(38, 9) NOT NULL,
+  noted_at timestamptz NOT NULL,
+  PRIMARY KEY (tenant, subject, meter)
 );
 
 -- Customers whose usage must be read from the anchor on, because they are new, have new subjects or new credit.

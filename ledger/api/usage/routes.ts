@@ -268,7 +268,7 @@ async function exported(
   query: UsageQuery,
   format: Exclude<UsageFormat, 'json'>,
 ): Promise<Export | Answer> {
-  const most = context.limits.exportRowsMax;
+  const most = context.apiLimits.exportRowsMax;
   // Counted first: an answer that breaks off in the middle would look like a complete one to some readers.
   const counting = usageCount(query, most + 1);
   const [counted] = await context.ch.rows<{ count: string }>(counting.sql, counting.params);

@@ -48,11 +48,13 @@ export function defaultRange(size: WindowSize, nowMs: number, timezone: string):
     case 'total':
       return { start, end: hourStart(nowMs) + HOUR_MS };
     case 'day':
-      return { start, end: calendar.startOf({ ...today, day: today.day + 1 }) };
+      return { start, end: hourEnd(calendar.startOf({ ...today, day: today.day + 1 })) };
     case 'month':
-      return { start, end: calendar.startOf({ ...month, month: month.month + 1 }) };
+      return { start, end: hourEnd(calendar.startOf({ ...month, month: month.month + 1 })) };
   }
 }
+
+const hourEnd = (timeMs: number): number => Math.ceil(timeMs / HOUR_MS) * HOUR_MS;
 
 /**
  * The starts of the windows of a range, the range's own start first; each ends where the next one begins,

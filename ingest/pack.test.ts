@@ -1,0 +1,246 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { decodeBlock, idOf } from '../contract/block.ts';
+import type { AdmittedEvent } from '../contract/event.ts';
+import { Fields } from '../contract/fields.ts';
+import { IdentityHasher, shardOf } from '../contract/identity.ts';
+import { Pack, type PackLimits, type Ticket } from './pack.ts';
+
+const KEY = '0f'.repeat(16);
+
+interface Sent {
+  readonly shard: number;
+  readonly ids: string[];
+  readonly ack: () => void;
+  readonly fail: (error: Error) => void;
+}
+
+/** A pack whose world is run by hand. */
+function world(shards: number, limits: Partial<PackLimits> = {}) {
+  const sent: Sent[] = [];
+  const deferred: (() => void)[] = [];
+  const timers = new Set<() => void>();
+  const pack = new Pack({
+    shards,
+    identityKey: KEY,
+    limits: { blockEventsMax: 1_000, blockBytesMax: 1_000_000, lingerMs: 2, ...limits },
+    port: {
+      publish: (shard, bytes, events) =>
+        new Promise((resolve, reject) => {
+          const block = decodeBlock(bytes);
+          expect(block.count).toBe(events);
+          const ids = Array.from({ length: events }, (_, at) => idOf(block, at));
+          sent.push({ shard, ids, ack: () => resolve(null), fail: reject });
+        }),
+      now: () => 0,
+      defer: (run) => void deferred.push(run),
+      after(_, run) {
+        const timer = (): void => {
+          timers.delete(timer);
+          run();
+        };
+        timers.add(timer);
+        return () => void timers.delete(timer);
+      },
+    },
+  });
+  return {
+    pack,
+    sent,
+    timers,
+    endTurn: () => deferred.splice(0).forEach((run) => run()),
+    endLinger: () => [...timers].forEach((run) => run()),
+  };
+}
+
+const fields = new Fields();
+fields.read({ n: 1 });
+const event = (id: string): AdmittedEvent => ({
+  tenant: 'acme',
+  source: 's',
+  id,
+  type: 't',
+  subject: 'x',
+  timeMs: 0,
+  timeGiven: true,
+  fields,
+});
+
+function request(pack: Pack, ids: readonly string[]): { ticket: Ticket; outcomes: unknown[] } {
+  const ticket = pack.begin();
+  for (const id of ids) pack.add(ticket, event(id));
+  const outcomes: unknown[] = [];
+  pack.end(ticket, (failure) => outcomes.push(failure));
+  return { ticket, outcomes };
+}
+
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+test('at low load an event goes at the end of the turn, and its request is done with the acknowledgement', async () => {
+  const { pack, sent, timers, endTurn } = world(1);
+  const { outcomes } = request(pack, ['a']);
+  expect(sent).toEqual([]);
+  endTurn();
+  expect(sent.map(({ ids }) => ids)).toEqual([['a']]);
+  expect(timers.size).toBe(0);
+  await settled();
+  expect(outcomes).toEqual([]);
+  sent[0]!.ack();
+  await settled();
+  expect(outcomes).toEqual([null]);
+});
+
+test('requests of one turn share a block', async () => {
+  const { pack, sent, endTurn } = world(1);
+  const first = request(pack, ['a', 'b']);
+  const second = request(pack, ['c']);
+  endTurn();
+  expect(sent.map(({ ids }) => ids)).toEqual([['a', 'b', 'c']]);
+  sent[0]!.ack();
+  await settled();
+  expect([first.outcomes, second.outcomes]).toEqual([[null], [null]]);
+});
+
+test('while a block is in flight the next one grows, until the acknowledgement', async () => {
+  const { pack, sent, timers, endTurn } = world(1);
+  request(pack, ['a']);
+  endTurn();
+  request(pack, ['b']);
+  endTurn();
+  request(pack, ['c']);
+  endTurn();
+  expect(sent).toHaveLength(1);
+  expect(timers.size).toBe(1);
+  sent[0]!.ack();
+  await settled();
+  expect(sent.map(({ ids }) => ids)).toEqual([['a'], ['b', 'c']]);
+  expect(timers.size).toBe(0);
+});
+
+test('or until its linger is over', () => {
+  const { pack, sent, endTurn, endLinger } = world(1);
+  request(pack, ['a']);
+  endTurn();
+  request(pack, ['b']);
+  endTurn();
+  endLinger();
+  expect(sent.map(({ ids }) => ids)).toEqual([['a'], ['b']]);
+  expect(pack.inFlight).toBe(2);
+});
+
+test('or until it is full, by events or by bytes', () => {
+  const byEvents = world(1, { blockEventsMax: 3 });
+  request(byEvents.pack, ['a', 'b', 'c', 'd']);
+  expect(byEvents.sent.map(({ ids }) => ids)).toEqual([['a', 'b', 'c']]);
+  byEvents.endTurn();
+  byEvents.endLinger();
+  expect(byEvents.sent.map(({ ids }) => ids)).toEqual([['a', 'b', 'c'], ['d']]);
+
+  const byBytes = world(1, { blockBytesMax: 300 });
+  request(byBytes.pack, ['a', 'b', 'c', 'd', 'e', 'f']);
+  expect(byBytes.sent.length).toBeGreaterThan(1);
+});
+
+test('a request is done when all its blocks are settled, and failed when one has failed', async () => {
+  const { pack, sent, endTurn } = world(4);
+  const { ticket, outcomes } = request(
+    pack,
+    Array.from({ length: 100 }, (_, at) => `e${at}`),
+  );
+  endTurn();
+  expect(sent).toHaveLength(4);
+  expect(ticket.pending).toBe(4);
+  const failure = new Error('full');
+  sent[0]!.ack();
+  sent[2]!.fail(failure);
+  sent[3]!.ack();
+  await settled();
+  expect(outcomes).toEqual([]);
+  sent[1]!.ack();
+  await settled();
+  expect(outcomes).toEqual([failure]);
+});
+
+test('a failed block fails those in it and no other', async () => {
+  const { pack, sent, endTurn } = world(1, { blockEventsMax: 2 });
+  const first = request(pack, ['a', 'b']);
+  const second = request(pack, ['c']);
+  endTurn();
+  sent[0]!.fail(new Error('timeout'));
+  await settled();
+  expect(first.outcomes).toHaveLength(1);
+  expect(sent).toHaveLength(2);
+  sent[1]!.ack();
+  await settled();
+  expect(second.outcomes).toEqual([null]);
+});
+
+test('a request without events is done at once', () => {
+  const { pack } = world(2);
+  expect(request(pack, []).outcomes).toEqual([null]);
+});
+
+test('flush sends what is open', () => {
+  const { pack, sent } = world(2);
+  request(pack, ['a', 'b', 'c', 'd', 'e']);
+  pack.flush();
+  expect(sent.flatMap(({ ids }) => ids).sort()).toEqual(['a', 'b', 'c', 'd', 'e']);
+});
+
+test('whatever comes in whichever order, every event is in one block of its shard, and every request is told once', async () => {
+  const step = fc.oneof(
+    fc.record({ kind: fc.constant('request' as const), events: fc.integer({ min: 0, max: 30 }) }),
+    fc.record({ kind: fc.constantFrom('turn', 'linger', 'ack', 'fail'), at: fc.nat() }),
+  );
+  const hasher = new IdentityHasher(KEY);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(step, { maxLength: 40 }),
+      fc.integer({ min: 1, max: 5 }),
+      async (steps, shards) => {
+        const { pack, sent, endTurn, endLinger } = world(shards, { blockEventsMax: 10 });
+        const requests: { ids: string[]; outcomes: unknown[] }[] = [];
+        const open = new Set<Sent>();
+        const failed = new Set<string>();
+        let known = 0;
+        const settle = async (index: number, ok: boolean): Promise<void> => {
+          for (; known < sent.length; known++) open.add(sent[known]!);
+          const one = [...open][index % Math.max(1, open.size)];
+          if (one === undefined) return;
+          open.delete(one);
+          if (ok) one.ack();
+          else {
+            one.ids.forEach((id) => failed.add(id));
+            one.fail(new Error('failed'));
+          }
+          await settled();
+        };
+        for (const one of steps) {
+          if (one.kind === 'request') {
+            const ids = Array.from({ length: one.events }, (_, at) => `${requests.length}-${at}`);
+            requests.push({ ids, outcomes: request(pack, ids).outcomes });
+          } else if (one.kind === 'turn') endTurn();
+          else if (one.kind === 'linger') endLinger();
+          else await settle(one.at, one.kind === 'ack');
+        }
+        endTurn();
+        pack.flush();
+        do await settle(0, true);
+        while (open.size > 0 || known < sent.length);
+        expect(pack.inFlight).toBe(0);
+        expect(sent.flatMap(({ ids }) => ids).sort()).toEqual(requests.flatMap(({ ids }) => ids).sort());
+        for (const { shard, ids } of sent) {
+          for (const id of ids) {
+            hasher.hash('acme', 's', id);
+            expect(shardOf(hasher.words, shards)).toBe(shard);
+          }
+        }
+        for (const { ids, outcomes } of requests) {
+          expect(outcomes).toHaveLength(1);
+          expect(outcomes[0] !== null).toBe(ids.some((id) => failed.has(id)));
+        }
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
