@@ -74,8 +74,8 @@ const TABLE: readonly (readonly [string, unknown, string, unknown])[] = [
   ],
   ['number_not_exact', { ...sound, data: { n: 1e-10 } }, 'data.n', { ...sound, data: { n: 1e-9 } }],
   ['number_not_exact', { ...sound, data: { n: 2 ** 53 } }, 'data.n', { ...sound, data: { n: 2 ** 53 - 1 } }],
-  // 31 bytes are id, source, type and subject, 4 the path.
-  ['event_too_large', big(65_536 - 35 + 1), '', big(65_536 - 35)],
+  // 26 bytes are id, source, type and subject, 4 the path.
+  ['event_too_large', big(65_536 - 30 + 1), '', big(65_536 - 30)],
 ];
 
 test.each(TABLE)('%s', (code, refused, field, neighbour) => {

@@ -47,11 +47,11 @@ test.each([
   ['[{"id": "a"},]', 'character 13'],
   ['{"id": "a"} x', 'character 12'],
   ['{"id": 01}', 'character 8'],
-  ['nope', 'character 1'],
+  ['nope', 'character 0'],
   ['', 'ends too early'],
   ['{"id": "a"', 'ends too early'],
   ['['.repeat(100_000), 'ends too early'],
-])('%.30s is no JSON: %s', (body, where) => {
+])('a body that is no JSON is refused with the place of the fault (%#)', (body, where) => {
   const { ids, outcome } = run(body);
   expect(ids).toEqual([]);
   expect(outcome).toMatchObject({ read: false, code: 'body_not_json' });

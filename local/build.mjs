@@ -1,4 +1,4 @@
-// Compiles every folder to dist/ and puts the SQL files beside the code that reads them,
+// Compiles what runs (no tests) to dist/ and puts the SQL files beside the code that reads them,
 // so that `new URL('./schema/', import.meta.url)` means the same in the sources and in dist.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, readdirSync, rmSync, statSync } from 'node:fs';
@@ -8,9 +8,13 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const dist = join(root, 'dist');
 
-const tsc = spawnSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', root], {
-  stdio: 'inherit',
-});
+const tsc = spawnSync(
+  process.execPath,
+  [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.build.json')],
+  {
+    stdio: 'inherit',
+  },
+);
 if (tsc.status !== 0) process.exit(tsc.status ?? 1);
 
 // The Stripe stand-in checks requests against the SDK's own declarations; deriving them takes a second, once.

@@ -167,7 +167,9 @@ test('an event is in the log when its 202 arrives, with everything it says', asy
   const answer = await post(
     edge.url,
     key,
-    JSON.stringify(event('whole-1', { time: '2026-11-20T10:00:00.250Z', data: { tokens: 1.5, model: 'm', on: true } })),
+    JSON.stringify(
+      event('whole-1', { time: '2026-11-20T10:00:00.250Z', data: { tokens: 1.5, model: 'm', on: true } }),
+    ),
   );
   expect(answer).toMatchObject({ status: 202, body: { accepted: 1, rejected: [] } });
 
@@ -175,12 +177,9 @@ test('an event is in the log when its 202 arrives, with everything it says', asy
   expect(found).toHaveLength(1);
   const block = found[0]!;
   const text = (number: number | undefined): string => textOf(block, number!);
-  expect([text(block.tenant[0]), text(block.source[0]), text(block.type[0]), text(block.subject[0])]).toEqual([
-    'acme',
-    'test',
-    'llm.request',
-    'cus_1',
-  ]);
+  expect([text(block.tenant[0]), text(block.source[0]), text(block.type[0]), text(block.subject[0])]).toEqual(
+    ['acme', 'test', 'llm.request', 'cus_1'],
+  );
   expect(block.time[0]).toBe(Date.UTC(2026, 10, 20, 10, 0, 0, 250));
   expect(block.flags[0]).toBe(1);
   const cells = [...block.cells];
@@ -217,7 +216,10 @@ test('what is wrong with an event is said of that event, and its neighbours are 
     `${JSON.stringify(event('part-4'))}\n{"id": \n\n${JSON.stringify(event('part-5'))}\n`,
     'application/x-ndjson',
   );
-  expect(lines).toMatchObject({ status: 202, body: { accepted: 2, rejected: [{ index: 1, code: 'line_not_json' }] } });
+  expect(lines).toMatchObject({
+    status: 202,
+    body: { accepted: 2, rejected: [{ index: 1, code: 'line_not_json' }] },
+  });
 
   const none = await post(edge.url, key, JSON.stringify([event('part-6', { type: '' })]));
   expect(none.status).toBe(422);
@@ -235,7 +237,10 @@ test('what is wrong with an event is said of that event, and its neighbours are 
 test('a request that cannot be read or may not be sent is refused with its problem', async () => {
   const { key } = await newKey();
   const reader = await newKey(['read']);
-  const edge = await startEdge({ TALLYLINE_EDGE_BODY_BYTES_MAX: '4096', TALLYLINE_EDGE_BATCH_EVENTS_MAX: '3' });
+  const edge = await startEdge({
+    TALLYLINE_EDGE_BODY_BYTES_MAX: '4096',
+    TALLYLINE_EDGE_BATCH_EVENTS_MAX: '3',
+  });
   const codeOf = async (answer: Promise<{ status: number; body: Record<string, unknown> }>) => {
     const { status, body } = await answer;
     return [status, body['code']];
@@ -245,7 +250,10 @@ test('a request that cannot be read or may not be sent is refused with its probl
   expect(await codeOf(post(edge.url, key, '{"id": "a",,}'))).toEqual([400, 'body_not_json']);
   const unreadable = await post(edge.url, key, '[{"id": "a"}, {"id": b}]');
   expect(unreadable.body['detail']).toContain('character 21');
-  expect(await codeOf(post(edge.url, key, `[${one},${one},${one},${one}]`))).toEqual([413, 'batch_too_large']);
+  expect(await codeOf(post(edge.url, key, `[${one},${one},${one},${one}]`))).toEqual([
+    413,
+    'batch_too_large',
+  ]);
   expect(await codeOf(post(edge.url, key, `[${'1'.repeat(5_000)}]`))).toEqual([413, 'body_too_large']);
   expect(await codeOf(post(edge.url, reader.key, one))).toEqual([403, 'scope_missing']);
   expect(await codeOf(post(edge.url, 'tl_nonsense', one))).toEqual([401, 'key_invalid']);
@@ -258,7 +266,9 @@ test('a request that cannot be read or may not be sent is refused with its probl
   expect([get.status, get.headers.get('allow')]).toEqual([405, 'POST']);
   expect((await fetch(`${edge.url}/v2`)).status).toBe(404);
   // Without a declared length the bytes are counted as they come.
-  expect(await chunked(edge.url, key, ['[', ...Array.from({ length: 8 }, () => ' '.repeat(1_000)), ']'])).toBe(413);
+  expect(
+    await chunked(edge.url, key, ['[', ...Array.from({ length: 8 }, () => ' '.repeat(1_000)), ']']),
+  ).toBe(413);
   expect(await chunked(edge.url, key, ['[', one, ']'])).toBe(202);
   expect((await idsInLog()).has('never')).toBe(true);
 });
@@ -286,13 +296,19 @@ test('a revoked key is refused within two seconds, and a new one is taken', asyn
   const body = JSON.stringify(event('revoke-1'));
   await until('the new key is taken', async () => (await post(edge.url, key, body)).status === 202, 2_000);
   await keys.delete(id);
-  await until('the revoked key is refused', async () => (await post(edge.url, key, body)).status === 401, 2_000);
+  await until(
+    'the revoked key is refused',
+    async () => (await post(edge.url, key, body)).status === 401,
+    2_000,
+  );
 });
 
 test('another shard count or identity key than the deployment began with is refused at start', async () => {
   await startEdge();
   await expect(startEdge({ TALLYLINE_SHARDS: '3' })).rejects.toThrow(/TALLYLINE_SHARDS is 3 here.*with 2/);
-  await expect(startEdge({ TALLYLINE_IDENTITY_KEY: 'f'.repeat(32) })).rejects.toThrow(/TALLYLINE_IDENTITY_KEY/);
+  await expect(startEdge({ TALLYLINE_IDENTITY_KEY: 'f'.repeat(32) })).rejects.toThrow(
+    /TALLYLINE_IDENTITY_KEY/,
+  );
 });
 
 test('a full log answers 503, and the client keeps and repeats until there is room', async () => {

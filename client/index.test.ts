@@ -1,0 +1,416 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import {
+  BufferFullError,
+  ClientClosedError,
+  RejectedEventsError,
+  TallylineClient,
+  UnsentError,
+  UnsentEventsError,
+  type ClientOptions,
+  type Rejection,
+} from './index.ts';
+import { retryAfterMs } from './send.ts';
+
+interface Request {
+  readonly url: string;
+  readonly headers: Record<string, string>;
+  readonly events: readonly { readonly id: string }[];
+  answer(status: number, body: unknown, headers?: Record<string, string>): void;
+  fail(): void;
+}
+
+/** A client whose edge and clock are run by hand. */
+function world(options: Partial<ClientOptions> = {}) {
+  const requests: Request[] = [];
+  const timers: { readonly ms: number; readonly run: () => void }[] = [];
+  let waiting: (() => void)[] = [];
+  const client = new TallylineClient({
+    url: 'http://edge.test/',
+    key: 'tl_key',
+    random: () => 0.5,
+    clock: {
+      now: () => 0,
+      after(ms, run) {
+        const timer = { ms, run };
+        timers.push(timer);
+        return () => void (timers.includes(timer) && timers.splice(timers.indexOf(timer), 1));
+      },
+    },
+    fetch: (url, init) =>
+      new Promise((resolve, reject) => {
+        requests.push({
+          url: url as string,
+          headers: init?.headers as Record<string, string>,
+          events: JSON.parse(init?.body as string) as { id: string }[],
+          answer: (status, body, headers = {}) =>
+            resolve(new Response(JSON.stringify(body), { status, headers })),
+          fail: () => reject(new TypeError('fetch failed', { cause: new Error('connection refused') })),
+        });
+        for (const wake of waiting.splice(0)) wake();
+      }),
+    ...options,
+  });
+  return {
+    client,
+    requests,
+    timers,
+    /** Resolves with the n-th request, from 0, when it was made. */
+    async request(n: number): Promise<Request> {
+      while (requests.length <= n) await new Promise<void>((resolve) => (waiting = [...waiting, resolve]));
+      return requests[n]!;
+    },
+    /** Runs the one timer there is, and returns how long it would have been. */
+    async fire(): Promise<number> {
+      await settled();
+      expect(timers).toHaveLength(1);
+      const { ms, run } = timers.shift()!;
+      run();
+      await settled();
+      return ms;
+    },
+  };
+}
+
+/** All that follows from what has happened so far has happened. */
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const ok = (request: Request): void => request.answer(202, { accepted: request.events.length, rejected: [] });
+const event = (id: string) => ({ id, type: 't', subject: 's' });
+
+test('events are sent together with the key, and counted when the edge has them', async () => {
+  const { client, requests, request } = world({ source: 'gateway' });
+  await client.record(event('a'));
+  await client.record({ type: 't', subject: 's' });
+  expect(requests).toHaveLength(0);
+  const flushed = client.flush();
+  const one = await request(0);
+  expect(one.url).toBe('http://edge.test/v1/events');
+  expect(one.headers).toMatchObject({ authorization: 'Bearer tl_key', 'content-type': 'application/json' });
+  expect(one.events).toMatchObject([
+    { id: 'a', source: 'gateway' },
+    { id: expect.stringMatching(/^[0-9a-f-]{36}$/) as string, source: 'gateway' },
+  ]);
+  expect(client.stats).toEqual({ accepted: 0, rejected: 0, retried: 0, buffered: 2 });
+  ok(one);
+  await flushed;
+  expect(client.stats).toEqual({ accepted: 2, rejected: 0, retried: 0, buffered: 0 });
+});
+
+test('a batch goes when it is full, by events or by bytes, or when its time has come', async () => {
+  const byEvents = world({ batchEventsMax: 2 });
+  for (const id of ['a', 'b', 'c']) await byEvents.client.record(event(id));
+  expect(byEvents.requests.map(({ events }) => events.map(({ id }) => id))).toEqual([['a', 'b']]);
+  expect(await byEvents.fire()).toBe(200);
+  expect(byEvents.requests[1]!.events).toMatchObject([{ id: 'c' }]);
+
+  // Each event takes 35 bytes and a comma.
+  const byBytes = world({ batchBytesMax: 80, flushIntervalMs: 5 });
+  for (const id of ['a', 'b', 'c']) await byBytes.client.record(event(id));
+  await byBytes.fire();
+  expect(byBytes.requests.map(({ events }) => events.length)).toEqual([2, 1]);
+
+  const large = world({ batchBytesMax: 10 });
+  await large.client.record(event('larger than a batch'));
+  expect(large.requests).toHaveLength(1);
+});
+
+test.each([
+  ['no answer', (request: Request) => request.fail()],
+  ['503', (request: Request) => request.answer(503, { code: 'log_full' })],
+  ['500 without a body of ours', (request: Request) => request.answer(500, 'oops')],
+  ['429', (request: Request) => request.answer(429, {})],
+  ['408', (request: Request) => request.answer(408, {})],
+  ['a 200 of somebody else', (request: Request) => request.answer(200, {})],
+  ['a 202 that does not add up', (request: Request) => request.answer(202, { accepted: 1, rejected: [] })],
+  [
+    'a 202 that names an event there is not',
+    (request: Request) =>
+      request.answer(202, { accepted: 1, rejected: [{ index: 2, code: 'x', message: '' }] }),
+  ],
+])('after %s the same events are sent again under the same ids', async (_, happen) => {
+  const { client, request, fire } = world();
+  await client.record(event('a'));
+  await client.record({ type: 't', subject: 's', data: { n: 1 } });
+  const flushed = client.flush();
+  const first = await request(0);
+  happen(first);
+  // Half of the first full jitter, 100 ms.
+  expect(await fire()).toBe(50);
+  const second = await request(1);
+  expect(second.events).toEqual(first.events);
+  happen(second);
+  expect(await fire()).toBe(100);
+  ok(await request(2));
+  await flushed;
+  expect(client.stats).toEqual({ accepted: 2, rejected: 0, retried: 2, buffered: 0 });
+});
+
+test('Retry-After is honoured, with jitter on top, and bounded', async () => {
+  const { client, request, fire } = world({ retryAfterMaxMs: 5_000 });
+  await client.record(event('a'));
+  const flushed = client.flush();
+  (await request(0)).answer(503, {}, { 'retry-after': '2' });
+  expect(await fire()).toBe(2_050);
+  (await request(1)).answer(503, {}, { 'retry-after': '86400' });
+  expect(await fire()).toBe(5_100);
+  ok(await request(2));
+  await flushed;
+});
+
+test.each([
+  [null, null],
+  ['0', 0],
+  ['120', 120_000],
+  ['Sat, 21 Nov 2026 08:30:10 GMT', 10_000],
+  ['Sat, 21 Nov 2026 08:00:00 GMT', 0],
+  ['soon', null],
+])('Retry-After %j is %s ms', (header, ms) => {
+  expect(retryAfterMs(header, Date.UTC(2026, 10, 21, 8, 30))).toBe(ms);
+});
+
+test('when all attempts have failed the flush says so, and the events go with the next one', async () => {
+  const unsent: UnsentError[] = [];
+  const { client, request, fire } = world({ attemptsMax: 2, onUnsent: (error) => unsent.push(error) });
+  for (const id of ['a', 'b']) await client.record(event(id));
+  const flushed = client.flush();
+  const refused = expect(flushed).rejects.toThrow(/2 events could not be sent yet: .*connection refused/);
+  (await request(0)).fail();
+  await fire();
+  (await request(1)).fail();
+  await refused;
+  expect(unsent).toHaveLength(1);
+  expect(client.stats).toEqual({ accepted: 0, rejected: 0, retried: 1, buffered: 2 });
+
+  const again = client.flush();
+  const third = await request(2);
+  expect(third.events.map(({ id }) => id)).toEqual(['a', 'b']);
+  ok(third);
+  await again;
+  expect(client.stats).toMatchObject({ accepted: 2, buffered: 0 });
+});
+
+test('without a flush the client tries again by itself, after a pause', async () => {
+  const { client, request, requests, fire } = world({ attemptsMax: 1, batchEventsMax: 1, backoffMaxMs: 700 });
+  await client.record(event('a'));
+  (await request(0)).fail();
+  await settled();
+  await client.record(event('b'));
+  expect(requests).toHaveLength(1);
+  expect(await fire()).toBe(700);
+  expect(requests.slice(1).map(({ events }) => events[0]!.id)).toEqual(['a', 'b']);
+});
+
+test('a rejected event is reported once, its neighbours are accepted', async () => {
+  const rejections: Rejection[] = [];
+  const { client, request, fire } = world({ onRejected: (rejection) => rejections.push(rejection) });
+  for (const id of ['a', 'b', 'c']) await client.record(event(id));
+  const flushed = client.flush();
+  (await request(0)).fail();
+  await fire();
+  (await request(1)).answer(202, {
+    accepted: 2,
+    rejected: [{ index: 1, id: 'b', code: 'time_too_old', message: 'time: …' }],
+  });
+  await flushed;
+  expect(rejections).toEqual([{ event: event('b'), code: 'time_too_old', message: 'time: …', status: 202 }]);
+  expect(client.stats).toMatchObject({ accepted: 2, rejected: 1, buffered: 0 });
+});
+
+test('a 422 with a list is told event by event', async () => {
+  const rejections: Rejection[] = [];
+  const { client, request } = world({ onRejected: (rejection) => rejections.push(rejection) });
+  for (const id of ['a', 'b']) await client.record(event(id));
+  const flushed = client.flush();
+  (await request(0)).answer(422, {
+    code: 'no_event_admitted',
+    accepted: 0,
+    rejected: [
+      { index: 1, id: 'b', code: 'x', message: '' },
+      { index: 0, id: 'a', code: 'y', message: '' },
+    ],
+  });
+  await flushed;
+  expect(rejections.map(({ event: { id }, code }) => `${id} ${code}`)).toEqual(['b x', 'a y']);
+});
+
+test.each([400, 401, 403, 404, 415])(
+  'a %i is not sent again, and every event of it is reported',
+  async (status) => {
+    const rejections: Rejection[] = [];
+    const { client, request, requests } = world({ onRejected: (rejection) => rejections.push(rejection) });
+    for (const id of ['a', 'b']) await client.record(event(id));
+    const flushed = client.flush();
+    (await request(0)).answer(status, { code: 'key_invalid', detail: 'Check the key.' });
+    await flushed;
+    expect(requests).toHaveLength(1);
+    expect(rejections).toEqual(
+      ['a', 'b'].map((id) => ({ event: event(id), code: 'key_invalid', message: 'Check the key.', status })),
+    );
+  },
+);
+
+test('without a listener the flush rejects with what was refused', async () => {
+  const { client, request } = world();
+  await client.record(event('a'));
+  const flushed = client.flush();
+  const refused = expect(flushed).rejects.toThrow(RejectedEventsError);
+  (await request(0)).answer(401, { code: 'key_invalid' });
+  await refused;
+  await client.flush();
+});
+
+test('what is too large for one request is sent in two', async () => {
+  const { client, request, requests } = world({ onRejected: () => undefined });
+  for (const id of ['a', 'b', 'c']) await client.record(event(id));
+  const flushed = client.flush();
+  (await request(0)).answer(413, { code: 'batch_too_large' });
+  ok(await request(1));
+  const third = await request(2);
+  third.answer(413, { code: 'event_too_large' });
+  await flushed;
+  expect(requests.map(({ events }) => events.map(({ id }) => id).join(''))).toEqual(['abc', 'ab', 'c']);
+  expect(client.stats).toMatchObject({ accepted: 2, rejected: 1, buffered: 0 });
+});
+
+test('when the buffer is full, record waits for room', async () => {
+  const { client, request } = world({ bufferEventsMax: 2, batchEventsMax: 10 });
+  await client.record(event('a'));
+  await client.record(event('b'));
+  let taken = false;
+  const third = client.record(event('c')).then(() => (taken = true));
+  await settled();
+  expect(taken).toBe(false);
+  expect(client.stats.buffered).toBe(2);
+  ok(await request(0));
+  await third;
+  expect(client.stats).toMatchObject({ accepted: 2, buffered: 1 });
+});
+
+test('or throws, when it was told to', async () => {
+  const { client } = world({ bufferEventsMax: 1, onFull: 'throw' });
+  await client.record(event('a'));
+  await expect(client.record(event('b'))).rejects.toThrow(BufferFullError);
+  expect(client.stats.buffered).toBe(1);
+});
+
+test('no more requests than allowed are under way', async () => {
+  const { client, requests } = world({ batchEventsMax: 1, requestsInFlightMax: 3 });
+  for (let at = 0; at < 10; at++) await client.record(event(`e${at}`));
+  expect(requests).toHaveLength(3);
+  ok(requests[1]!);
+  await settled();
+  expect(requests).toHaveLength(4);
+});
+
+test('close flushes and takes nothing more', async () => {
+  const { client, request, timers } = world();
+  await client.record(event('a'));
+  const closed = client.close();
+  await expect(client.record(event('b'))).rejects.toThrow(ClientClosedError);
+  ok(await request(0));
+  await closed;
+  expect(timers).toEqual([]);
+});
+
+test('close hands back what could not be sent', async () => {
+  const { client, request, timers } = world({ attemptsMax: 1, batchEventsMax: 1, requestsInFlightMax: 2 });
+  for (const id of ['a', 'b']) await client.record(event(id));
+  const closed = client.close();
+  const refused = closed.catch((error: unknown) => error);
+  (await request(0)).fail();
+  await settled();
+  ok(await request(1));
+  const error = await refused;
+  expect(error).toBeInstanceOf(UnsentEventsError);
+  expect((error as UnsentEventsError).events).toEqual([event('a')]);
+  expect(client.stats).toMatchObject({ accepted: 1, buffered: 0 });
+  expect(timers).toEqual([]);
+});
+
+test.each([
+  { url: 'ftp://x' },
+  { url: 'nonsense' },
+  { key: '' },
+  { batchEventsMax: 0 },
+  { attemptsMax: Number.NaN },
+  { flushIntervalMs: -1 },
+])('%j cannot work', (options) => {
+  expect(() => new TallylineClient({ url: 'http://x', key: 'k', ...options })).toThrow();
+});
+
+test('whatever the edge answers, every event is accepted or reported exactly once in the end', async () => {
+  const answers = fc.infiniteStream(fc.constantFrom('ok', 'ok', 'fail', '503', 'some', 'none', '413', '401'));
+  await fc.assert(
+    fc.asyncProperty(
+      answers,
+      fc.integer({ min: 1, max: 40 }),
+      fc.integer({ min: 1, max: 7 }),
+      async (stream, count, size) => {
+        const script = stream[Symbol.iterator]();
+        const accepted: string[] = [];
+        const reported: string[] = [];
+        const client = new TallylineClient({
+          url: 'http://edge.test',
+          key: 'k',
+          batchEventsMax: size,
+          attemptsMax: 2,
+          bufferEventsMax: 10,
+          requestsInFlightMax: 3,
+          onRejected: ({ event: { id } }) => reported.push(id),
+          clock: {
+            now: () => 0,
+            after(_, run) {
+              const immediate = setImmediate(run);
+              return () => clearImmediate(immediate);
+            },
+          },
+          fetch: async (_, init) => {
+            await Promise.resolve();
+            const ids = (JSON.parse(init?.body as string) as { id: string }[]).map(({ id }) => id);
+            const rejected = ids.map((id, index) => ({ index, id, code: 'field_missing', message: '' }));
+            const answer = (status: number, body: unknown): Response =>
+              new Response(JSON.stringify(body), { status });
+            switch (script.next().value) {
+              case 'fail':
+                throw new TypeError('fetch failed');
+              case '503':
+                return answer(503, {});
+              case '413':
+                return answer(413, { code: 'body_too_large' });
+              case '401':
+                return answer(401, { code: 'key_invalid' });
+              case 'none':
+                return answer(422, { accepted: 0, rejected });
+              case 'some':
+                accepted.push(...ids.slice(1));
+                return answer(202, { accepted: ids.length - 1, rejected: rejected.slice(0, 1) });
+              default:
+                accepted.push(...ids);
+                return answer(202, { accepted: ids.length, rejected: [] });
+            }
+          },
+        });
+        const ids = Array.from({ length: count }, (_, at) => `e${at}`);
+        for (const id of ids) await client.record(event(id));
+        for (;;) {
+          const done = await client.flush().then(
+            () => true,
+            (error: unknown) => {
+              if (!(error instanceof UnsentError)) throw error;
+              return false;
+            },
+          );
+          if (done) break;
+        }
+        await client.close();
+        expect([...accepted, ...reported].sort()).toEqual(ids.sort());
+        expect(client.stats).toMatchObject({
+          accepted: accepted.length,
+          rejected: reported.length,
+          buffered: 0,
+        });
+      },
+    ),
+    { numRuns: 100 },
+  );
+});
