@@ -14,21 +14,23 @@
  * Usage that was posted to earlier, closed periods since their invoices stands on this one as adjustments, with
  * the period it belongs to.
  */
+import type { Meter } from '../contract/meter.ts';
 import { formatAmount, formatUnitPrice, type Amount, type Currency } from '../contract/money.ts';
 import { formatQuantity, storedQuantity, type Quantity } from '../contract/quantity.ts';
+import type { Totals } from '../contract/rollup.ts';
 import { formatInstant, monthlyPeriod, type Window } from '../contract/window.ts';
 import type { Db } from '../runtime/postgres.ts';
 import type { LedgerContext } from './context.ts';
 import { readCustomer, type Customer } from './customers.ts';
 import { invoiceOfPeriod, type Invoice, type InvoiceTier } from './invoices.ts';
 import { move } from './journal.ts';
-import { postTransactions } from './journal-store.ts';
+import { lockHeads, postTransactions } from './journal-store.ts';
 import { listMeters } from './meters.ts';
 import { addToOutbox } from './outbox.ts';
 import type { Plan, Price } from './plan.ts';
 import { planRef, readPlanVersions } from './plans.ts';
 import { postUsage, readCursors } from './post-usage.ts';
-import { takePostingTurn } from './posting-turn.ts';
+import { takePostingTurn, TURN_ATTEMPTS } from './posting-turn.ts';
 import { rate } from './rating.ts';
 import {
   hasUsageBeyond,
@@ -36,6 +38,7 @@ import {
   readRawTotals,
   readUsageTotals,
   readWatermarks,
+  type CutUsage,
   type Positions,
 } from './usage-totals.ts';
 
@@ -85,8 +88,9 @@ export async function closePeriod(ctx: LedgerContext, request: CloseRequest): Pr
         detail: "usage up to the cut is not posted yet; see the ledger's log and try again",
       };
     }
-    const result = await ctx.pg.transaction((tx) =>
-      writeInvoice(ctx, tx, customer, period, cut, request.actor),
+    const result = await ctx.pg.transaction(
+      (tx) => writeInvoice(ctx, tx, customer, period, cut, request.actor),
+      { attempts: TURN_ATTEMPTS },
     );
     switch (result.outcome) {
       case 'closed': {
@@ -166,24 +170,27 @@ async function writeInvoice(
   actor: string,
 ): Promise<Written> {
   await takePostingTurn(tx);
-  const customer = await readCustomer(tx, before.tenant, before.id);
+  const { tenant, subjects } = before;
+  const usage: CutUsage = { tenant, subjects, window: period, cut };
+  const raw = await readRawTotals(ctx.ch, usage);
+  const [rollups = new Map<string, Totals>()] = await readUsageTotals(ctx.ch, tenant, [usage]);
+  const hasMoved = await hasUsageBeyond(ctx.ch, usage);
+  await lockHeads(tx, [tenant]);
+  const customer = await readCustomer(tx, tenant, before.id);
   // Put anew since the period was worked out: its anchor or subjects may be others now.
   if (customer === null || JSON.stringify(customer) !== JSON.stringify(before)) return { outcome: 'moved' };
-  if ((await invoiceOfPeriod(tx, customer.tenant, customer.id, period.start)) !== null) {
+  if ((await invoiceOfPeriod(tx, tenant, customer.id, period.start)) !== null) {
     return { outcome: 'closed', isNew: false };
   }
   const nowMs = ctx.clock.now();
   const plan = (
-    await readPlanVersions(tx, customer.tenant, [{ key: customer.planKey, version: customer.planVersion }])
+    await readPlanVersions(tx, tenant, [{ key: customer.planKey, version: customer.planVersion }])
   ).get(planRef(customer.planKey, customer.planVersion));
   if (plan === undefined) throw new Error(`customer ${customer.id} has a plan that is not there`);
   const rows = await readUninvoiced(tx, customer, period);
-  const differences = await findDifferences(ctx, tx, customer, plan, period, cut, rows);
-  if (differences.length > 0) {
-    const { tenant, subjects } = customer;
-    const moved = await hasUsageBeyond(ctx.ch, { tenant, subjects, window: period, cut });
-    return moved ? { outcome: 'moved' } : { outcome: 'usage_mismatch', differences };
-  }
+  const differences = findDifferences(await listMeters(tx, tenant), plan, period, raw, rollups, rows);
+  if (differences.length > 0)
+    return hasMoved ? { outcome: 'moved' } : { outcome: 'usage_mismatch', differences };
   const lines = [
     ...usageLines(customer, plan, period, rows),
     ...(await adjustmentLines(tx, customer, period, rows)),
@@ -236,29 +243,24 @@ function readUninvoiced(tx: Db, customer: Customer, period: Window): Promise<Pos
   );
 }
 
-async function findDifferences(
-  ctx: LedgerContext,
-  tx: Db,
-  customer: Customer,
+function findDifferences(
+  meters: readonly Meter[],
   plan: Plan,
   period: Window,
-  cut: Positions,
+  raw: ReadonlyMap<string, Totals>,
+  rollups: ReadonlyMap<string, Totals>,
   rows: readonly PostedRow[],
-): Promise<UsageDifference[]> {
-  const { tenant, subjects } = customer;
-  const meters = new Map((await listMeters(tx, tenant)).map((meter) => [meter.key, meter]));
-  const raw = await readRawTotals(ctx.ch, { tenant, subjects, window: period, cut });
-  const [rollups] = await readUsageTotals(ctx.ch, tenant, [{ subjects, window: period }]);
+): UsageDifference[] {
   const differences: UsageDifference[] = [];
   for (const price of plan.prices) {
-    const meter = meters.get(price.meter);
+    const meter = meters.find((one) => one.key === price.meter);
     if (meter === undefined) throw new Error(`price ${price.key} is on a meter that is not there`);
     const row = rows.find((one) => one.price_key === price.key && one.period_start === period.start);
     const difference: UsageDifference = {
       priceKey: price.key,
       meter: price.meter,
       raw: quantityIn(raw.get(price.meter), meter.aggregation),
-      rollup: quantityIn(rollups?.get(price.meter), meter.aggregation),
+      rollup: quantityIn(rollups.get(price.meter), meter.aggregation),
       posted: row === undefined ? 0n : storedQuantity(row.quantity),
     };
     if (difference.raw !== difference.rollup || difference.raw !== difference.posted)

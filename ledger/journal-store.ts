@@ -70,15 +70,39 @@ export async function postTransactions(
   return ids;
 }
 
+interface HeadRow {
+  tenant: string;
+  last_id: bigint;
+  last_hash: Uint8Array;
+}
+
+/**
+ * Locks the heads of some tenants' chains until the transaction ends; their other writers wait. As the first
+ * statement of a transaction (or after LOCK TABLE) it takes the snapshot too: then no other writer can make a
+ * long transaction fail at its end.
+ */
+export async function lockHeads(tx: Db, tenants: readonly string[]): Promise<Map<string, HeadRow>> {
+  const lock = () =>
+    tx.query<HeadRow>(
+      `SELECT tenant, last_id, last_hash FROM ledger.journal_heads WHERE tenant = ANY($1::text[])
+       ORDER BY tenant FOR UPDATE`,
+      [tenants],
+    );
+  let heads = await lock();
+  if (heads.length < new Set(tenants).size) {
+    await tx.query(
+      `INSERT INTO ledger.journal_heads (tenant, last_id, last_hash)
+       SELECT DISTINCT tenant, 0, $2::bytea FROM unnest($1::text[]) AS u (tenant) ORDER BY tenant
+       ON CONFLICT DO NOTHING`,
+      [tenants, Buffer.from(GENESIS)],
+    );
+    heads = await lock();
+  }
+  return new Map(heads.map((head) => [head.tenant, head]));
+}
+
 async function lockHead(tx: Db, tenant: string): Promise<{ id: bigint; hash: Uint8Array }> {
-  await tx.query(
-    'INSERT INTO ledger.journal_heads (tenant, last_id, last_hash) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING',
-    [tenant, GENESIS],
-  );
-  const [head] = await tx.query<{ last_id: bigint; last_hash: Uint8Array }>(
-    'SELECT last_id, last_hash FROM ledger.journal_heads WHERE tenant = $1 FOR UPDATE',
-    [tenant],
-  );
+  const head = (await lockHeads(tx, [tenant])).get(tenant);
   if (head === undefined) throw new Error(`the journal of ${tenant} has no head`);
   return { id: head.last_id, hash: head.last_hash };
 }

@@ -18,6 +18,7 @@
  */
 import type { Amount } from '../contract/money.ts';
 import { formatQuantity, storedQuantity, type Quantity } from '../contract/quantity.ts';
+import type { Totals } from '../contract/rollup.ts';
 import { formatInstant, type Window } from '../contract/window.ts';
 import type { Db } from '../runtime/postgres.ts';
 import { POSTING_LIMITS, type LedgerContext } from './context.ts';
@@ -25,11 +26,11 @@ import { customersByIds, type Customer } from './customers.ts';
 import { groupBy } from './group-by.ts';
 import { applyCredit, expireGrants } from './grants.ts';
 import { move, type TransactionDraft } from './journal.ts';
-import { postTransactions } from './journal-store.ts';
+import { lockHeads, postTransactions } from './journal-store.ts';
 import { listMeters } from './meters.ts';
 import type { Plan, Price } from './plan.ts';
 import { planRef, readPlanVersions } from './plans.ts';
-import { takePostingTurn } from './posting-turn.ts';
+import { takePostingTurn, TURN_ATTEMPTS } from './posting-turn.ts';
 import { rate } from './rating.ts';
 import { quantityIn, readChanges, readUsageTotals, readWatermarks } from './usage-totals.ts';
 import type { ChangedSubject, PositionRange, Watermark } from './usage-totals.ts';
@@ -69,11 +70,14 @@ export async function postUsage(ctx: LedgerContext): Promise<PostResult> {
     behind = page.at(-1) ?? null;
     more = page.length === limits.changesPerPage;
   }
-  await ctx.pg.transaction(async (tx) => {
-    await takePostingTurn(tx);
-    await expireGrants(tx, ctx.clock.now());
-    await moveCursors(tx, ranges);
-  });
+  await ctx.pg.transaction(
+    async (tx) => {
+      await takePostingTurn(tx);
+      await expireGrants(tx, ctx.clock.now());
+      await moveCursors(tx, ranges);
+    },
+    { attempts: TURN_ATTEMPTS },
+  );
   return { changed, posted, watermarks };
 }
 
@@ -85,7 +89,9 @@ async function postWork(
   const { customersPerTransaction: size } = ctx.postingLimits ?? POSTING_LIMITS;
   let posted = 0;
   for (let at = 0; at < work.length; at += size) {
-    posted += await ctx.pg.transaction((tx) => postChunk(ctx, tx, work.slice(at, at + size), watermarks));
+    posted += await ctx.pg.transaction((tx) => postChunk(ctx, tx, work.slice(at, at + size), watermarks), {
+      attempts: TURN_ATTEMPTS,
+    });
   }
   return posted;
 }
@@ -143,6 +149,12 @@ interface Change {
   readonly revision: bigint;
 }
 
+interface ReadWork {
+  readonly work: CustomerWork;
+  /** By period of the work, the totals by meter. */
+  readonly totals: readonly ReadonlyMap<string, Totals>[];
+}
+
 async function postChunk(
   ctx: LedgerContext,
   tx: Db,
@@ -151,17 +163,19 @@ async function postChunk(
 ): Promise<number> {
   // 1. The turn first: totals read in it are never older than what is posted.
   await takePostingTurn(tx);
+  const read = await readTotals(ctx, chunk);
+  // 2. The journals, which other writers then wait for. Postgres is looked at from here on.
+  await lockHeads(tx, [...read.keys()]);
   const nowMs = ctx.clock.now();
   let posted = 0;
-  for (const [tenant, all] of groupBy(chunk, (one) => one.customer.tenant)) {
+  for (const [tenant, all] of read) {
     const work = await withoutChanged(tx, tenant, all);
-    // 2. Absolute totals, rated.
-    const changes = await findChanges(ctx, tx, tenant, work);
-    // 3. The differences, and what credit covers of them.
+    // 3. The differences to what is posted, and what credit covers of them.
+    const changes = await findChanges(tx, tenant, work);
     const drafts = changes.flatMap((change) => usageTransaction(change, watermarks));
     await postTransactions(tx, tenant, drafts, nowMs);
     await recordPosted(tx, tenant, changes, nowMs);
-    const requested = work.filter((one) => one.requestRevision !== null);
+    const requested = work.map((one) => one.work).filter((one) => one.requestRevision !== null);
     const customers = new Set([
       ...changes.map((change) => change.customer.id),
       ...requested.map((one) => one.customer.id),
@@ -173,20 +187,35 @@ async function postChunk(
   return posted;
 }
 
+async function readTotals(
+  ctx: LedgerContext,
+  chunk: readonly CustomerWork[],
+): Promise<Map<string, ReadWork[]>> {
+  const read = new Map<string, ReadWork[]>();
+  for (const [tenant, all] of groupBy(chunk, (one) => one.customer.tenant)) {
+    const wanted = all.flatMap(({ customer, periods }) =>
+      periods.map((window) => ({ subjects: customer.subjects, window })),
+    );
+    const totals = await readUsageTotals(ctx.ch, tenant, wanted);
+    let next = 0;
+    read.set(
+      tenant,
+      all.map((work) => ({ work, totals: totals.slice(next, (next += work.periods.length)) })),
+    );
+  }
+  return read;
+}
+
 /**
  * Leaves out customers that were put anew since the work was found: with another anchor, plan or subjects its
  * periods are not the right ones. They have asked to be read, and the next pass does.
  */
-async function withoutChanged(
-  tx: Db,
-  tenant: string,
-  work: readonly CustomerWork[],
-): Promise<CustomerWork[]> {
-  const ids = work.map((one) => one.customer.id);
+async function withoutChanged(tx: Db, tenant: string, all: readonly ReadWork[]): Promise<ReadWork[]> {
+  const ids = all.map(({ work }) => work.customer.id);
   const now = new Map((await customersByIds(tx, tenant, ids)).map((one) => [one.id, one]));
   const terms = (one: Customer | undefined): string =>
     JSON.stringify([one?.anchorMs, one?.planKey, one?.planVersion, one?.currency, one?.subjects]);
-  return work.filter((one) => terms(one.customer) === terms(now.get(one.customer.id)));
+  return all.filter(({ work }) => terms(work.customer) === terms(now.get(work.customer.id)));
 }
 
 async function finishRequests(tx: Db, tenant: string, requested: readonly CustomerWork[]): Promise<void> {
@@ -203,58 +232,48 @@ async function finishRequests(tx: Db, tenant: string, requested: readonly Custom
   );
 }
 
-async function findChanges(
-  ctx: LedgerContext,
-  tx: Db,
-  tenant: string,
-  work: readonly CustomerWork[],
-): Promise<Change[]> {
+async function findChanges(tx: Db, tenant: string, all: readonly ReadWork[]): Promise<Change[]> {
+  const customers = all.map(({ work }) => work.customer);
   const meters = new Map((await listMeters(tx, tenant)).map((meter) => [meter.key, meter]));
   const plans = await readPlanVersions(
     tx,
     tenant,
-    work.map(({ customer }) => ({ key: customer.planKey, version: customer.planVersion })),
-  );
-  const wanted = work.flatMap(({ customer, periods }) => periods.map((period) => ({ customer, period })));
-  const totals = await readUsageTotals(
-    ctx.ch,
-    tenant,
-    wanted.map(({ customer, period }) => ({ subjects: customer.subjects, window: period })),
+    customers.map((customer) => ({ key: customer.planKey, version: customer.planVersion })),
   );
   const before = await readPosted(
     tx,
     tenant,
-    wanted.map(({ customer }) => customer.id),
+    customers.map((customer) => customer.id),
   );
-  const changes: Change[] = [];
-  wanted.forEach(({ customer, period }, at) => {
+  return all.flatMap(({ work, totals }) => {
+    const { customer, periods } = work;
     const plan = plans.get(planRef(customer.planKey, customer.planVersion));
     if (plan === undefined) throw new Error(`customer ${customer.id} has a plan that is not there`);
-    for (const price of plan.prices) {
-      const meter = meters.get(price.meter);
-      if (meter === undefined)
-        throw new Error(`price ${price.key} of plan ${plan.key} is on a meter that is not there`);
-      const quantity = quantityIn(totals[at]!.get(price.meter), meter.aggregation);
-      const row = before.get(postedKey(customer.id, price.key, period.start));
-      const quantityBefore = row === undefined ? 0n : storedQuantity(row.quantity);
-      if (quantity === quantityBefore) continue;
-      const amount = rate(price, quantity, plan.currency).amount;
-      const amountBefore = row === undefined ? 0n : BigInt(row.amount);
-      const revision = (row?.revision ?? 0n) + 1n;
-      changes.push({
-        customer,
-        plan,
-        price,
-        period,
-        quantity,
-        amount,
-        quantityBefore,
-        amountBefore,
-        revision,
-      });
-    }
+    return periods.flatMap((period, at) =>
+      plan.prices.flatMap((price): Change[] => {
+        const meter = meters.get(price.meter);
+        if (meter === undefined)
+          throw new Error(`price ${price.key} of plan ${plan.key} is on a meter that is not there`);
+        const row = before.get(postedKey(customer.id, price.key, period.start));
+        const quantity = quantityIn(totals[at]!.get(price.meter), meter.aggregation);
+        const quantityBefore = row === undefined ? 0n : storedQuantity(row.quantity);
+        if (quantity === quantityBefore) return [];
+        return [
+          {
+            customer,
+            plan,
+            price,
+            period,
+            quantity,
+            amount: rate(price, quantity, plan.currency).amount,
+            quantityBefore,
+            amountBefore: row === undefined ? 0n : BigInt(row.amount),
+            revision: (row?.revision ?? 0n) + 1n,
+          },
+        ];
+      }),
+    );
   });
-  return changes;
 }
 
 const postedKey = (customer: string, price: string, periodStart: number): string =>

@@ -1,5 +1,8 @@
 import type { Db } from '../runtime/postgres.ts';
 
+/** How often such a transaction is run at most: a busy tenant's other writers may be ahead of it several times. */
+export const TURN_ATTEMPTS = 30;
+
 /**
  * Takes the turn to post usage or to close a period, until the transaction ends; waits while another process or
  * loop has it. Totals that are read under it are never older than what is posted already.

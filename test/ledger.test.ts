@@ -855,13 +855,13 @@ describe('the outbox and what comes back', () => {
           nowMs,
         }),
       );
-    const paid = (externalId = 'in_1/invoice.paid') =>
+    const paid = (amount = 200n) =>
       pg.transaction((tx) =>
         recordPayment(tx, {
           tenant,
           invoiceId: invoice.id,
-          amount: 200n,
-          externalId,
+          amount,
+          externalId: 'in_1/invoice.paid',
           paidAtMs: nowMs,
           nowMs,
         }),

@@ -33,6 +33,8 @@ const RefusedSchema = named(
       source: Type.String(),
       type: Type.String(),
       subject: Type.String(),
+      shard: Type.Integer({ description: 'The log it stands in' }),
+      position: Type.String({ description: 'Its place in that log' }),
       time: Instant('When the usage was'),
       acceptedAt: Instant('When the edge took it'),
       data: Type.Record(Type.String(), Type.String(), {
@@ -126,7 +128,7 @@ export function refusedRoutes(app: App, context: ApiContext): void {
 }
 
 function refusedJson(row: Row) {
-  const { verdict, id, source, type, subject, data } = row;
+  const { verdict, id, source, type, subject, shard, position, data } = row;
   const code = row.code === '' ? verdict : row.code;
   const message = Object.hasOwn(REJECTIONS, code)
     ? REJECTIONS[code as keyof typeof REJECTIONS].message
@@ -140,6 +142,8 @@ function refusedJson(row: Row) {
     source,
     type,
     subject,
+    shard,
+    position,
     time,
     acceptedAt: formatInstant(Number(row.accepted_ms)),
     data,
