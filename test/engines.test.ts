@@ -5,6 +5,7 @@ import type { Server } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { connect } from 'nats';
 import type { NatsConnection } from 'nats';
@@ -151,12 +152,22 @@ describe('a start that cannot succeed says why', () => {
 });
 
 it('a killed owner leaves no engine behind', async () => {
-  const root = join(engines.dir, '..', '..', '..');
+  const built = (name: string): string =>
+    JSON.stringify(fileURLToPath(new URL(`../dist/local/engines/${name}.js`, import.meta.url)));
+  const dir = join(engines.dir, 'owned');
   const script = `
-    import { startEngines } from ${JSON.stringify(join(root, 'dist', 'test', 'engines.js'))};
-    const engines = await startEngines({ nats: true, postgres: true, clickhouse: true });
-    const pids = ['nats', 'postgres', 'clickhouse'].map((name) => engines[name].engine().pid);
-    console.log(JSON.stringify({ pids, dir: engines.dir }));
+    import { startClickHouse } from ${built('clickhouse')};
+    import { startNats } from ${built('nats')};
+    import { startPostgres } from ${built('postgres')};
+    import { freePorts } from ${built('ports')};
+    const [a, b, c] = await freePorts(3);
+    const at = (name, port) => ({ dataDir: ${JSON.stringify(dir)} + '/' + name, port, log: () => undefined });
+    const started = await Promise.all([
+      startNats({ ...at('nats', a), cacheDir: ${JSON.stringify(natsCacheDir)} }),
+      startPostgres(at('postgres', b)),
+      startClickHouse(at('clickhouse', c)),
+    ]);
+    console.log(JSON.stringify(started.map((engine) => engine.pid)));
     setInterval(() => undefined, 1000);`;
   const owner = spawn(process.execPath, ['--input-type=module', '-e', script], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -164,7 +175,7 @@ it('a killed owner leaves no engine behind', async () => {
   const line = await new Promise<string>((resolve) =>
     createInterface({ input: owner.stdout }).once('line', resolve),
   );
-  const { pids, dir } = JSON.parse(line) as { pids: number[]; dir: string };
+  const pids = JSON.parse(line) as number[];
   expect(pids.filter(isAlive)).toEqual(pids);
   owner.kill('SIGKILL');
   await until(() => pids.every((pid) => !isAlive(pid)), 'the engines have ended');
