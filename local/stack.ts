@@ -239,8 +239,8 @@ export class Stack {
       TALLYLINE_BOOTSTRAP_KEY: secrets.key,
       TALLYLINE_BOOTSTRAP_ADMIN_KEY: secrets.adminKey,
     });
-    await all([stripe, aggregator, ledger]);
-    await all([
+    await this.#all([stripe, aggregator, ledger]);
+    await this.#all([
       this.#stage('billing-sync', 'billing-sync/main.js', ports.webhook, {
         ...shared,
         TALLYLINE_OPS_PORT: String(ports.billingSyncOps),
@@ -259,6 +259,17 @@ export class Stack {
         TALLYLINE_IDENTITY_KEY: secrets.identityKey,
       }),
     ]);
+  }
+
+  /** Waits for all. When one fails the others are given up, so that nothing goes on starting behind a stop. */
+  async #all(parts: readonly Promise<void>[]): Promise<void> {
+    try {
+      await Promise.all(parts);
+    } catch (error) {
+      await this.#stopAll();
+      await Promise.allSettled(parts);
+      throw error;
+    }
   }
 
   async #stage(name: StageName, entry: string, port: number, env: Record<string, string>): Promise<void> {
@@ -285,13 +296,6 @@ export class Stack {
       () => `port ${port}`,
     );
     this.#pids[name] = stage.pid;
-  }
-}
-
-/** Waits for all, even when one fails, so that nothing is left starting behind a stop. */
-async function all(parts: readonly Promise<void>[]): Promise<void> {
-  for (const outcome of await Promise.allSettled(parts)) {
-    if (outcome.status === 'rejected') throw outcome.reason;
   }
 }
 

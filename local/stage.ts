@@ -41,6 +41,7 @@ export class SupervisedStage {
   readonly #restarts: number[] = [];
   #process: EngineProcess | null = null;
   #stopping = false;
+  readonly #abort = new AbortController();
 
   constructor(options: StageOptions) {
     this.#options = options;
@@ -67,12 +68,14 @@ export class SupervisedStage {
       readyDeadlineMs,
       stopSignal: 'SIGTERM',
       stopDeadlineMs,
+      signal: this.#abort.signal,
     });
     void this.#process.exited.then(() => this.#onExit());
   }
 
   async stop(): Promise<void> {
     this.#stopping = true;
+    this.#abort.abort();
     await this.#process?.stop();
     this.#log.end();
   }

@@ -37,6 +37,8 @@ export interface ProcessOptions {
   readonly readyDeadlineMs: number;
   readonly stopSignal: NodeJS.Signals;
   readonly stopDeadlineMs: number;
+  /** Gives up a start that is under way: the process is killed. No effect once it is ready. */
+  readonly signal?: AbortSignal;
 }
 
 export interface EngineProcess {
@@ -217,11 +219,17 @@ export async function startProcess(options: ProcessOptions): Promise<EngineProce
 
   const deadline = timer(options.readyDeadlineMs);
   let over = false;
+  const { signal } = options;
+  const givenUp = new Promise<'given up'>((resolve) => {
+    if (signal?.aborted === true) resolve('given up');
+    else signal?.addEventListener('abort', () => resolve('given up'), { once: true });
+  });
   const outcome = await Promise.race([
     readyLine,
     ...(options.probe === undefined ? [] : [probeUntil(options.probe, () => over)]),
     exited,
     deadline.done,
+    givenUp,
   ]);
   over = true;
   deadline.cancel();
@@ -229,6 +237,11 @@ export async function startProcess(options: ProcessOptions): Promise<EngineProce
   if (outcome === 'ready') {
     if (child.pid === undefined) throw new EngineError(`${name} has no pid`);
     return { pid: child.pid, exited, lastLines: () => [...lines], stop, kill };
+  }
+  if (outcome === 'given up') {
+    kill();
+    await exited;
+    throw new EngineError(`${name}: its start was given up.`);
   }
   if (outcome === 'timeout') {
     kill();
