@@ -1,11 +1,12 @@
 /** The aggregator: from the log of each shard to exact rows in ClickHouse. consume.ts tells the protocol. */
 import { availableParallelism } from 'node:os';
-import { BUCKET_DEPLOYMENT, SHARDS_MAX, streamName, streamSubject } from '../contract/subjects.ts';
+import { BUCKET_DEPLOYMENT, logOfShard, streamName } from '../contract/subjects.ts';
 import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
 import { ConfigError, flag, integer, text, url, type ConfigOf } from '../runtime/config.ts';
 import { runStage, type BaseConfig, type Stage } from '../runtime/lifecycle.ts';
+import { agreeOn, ensureLogs, logFields } from '../runtime/logs.ts';
 import { migrateClickHouse, MigrationError } from '../runtime/migrate.ts';
-import { connectNats, ensureStream, openKeyValue, type NatsLink } from '../runtime/nats.ts';
+import { connectNats, openKeyValue, type NatsLink } from '../runtime/nats.ts';
 import { Backlog } from './backlog.ts';
 import { ShardConsumer } from './consume.ts';
 import { Flusher } from './flush.ts';
@@ -27,27 +28,10 @@ const fields = {
     secret: true,
     protocols: ['http', 'https'],
   }),
-  shards: integer('TALLYLINE_SHARDS', {
-    describe: 'shards of the deployment; never changes',
-    default: 4,
-    min: 1,
-    max: SHARDS_MAX,
-  }),
+  ...logFields,
   owned: text('TALLYLINE_AGGREGATOR_SHARDS', {
     describe: 'shards that this process counts: all, or such as 0-1,3',
     default: 'all',
-  }),
-  streamBytesMax: integer('TALLYLINE_STREAM_BYTES_MAX', {
-    describe: 'bytes of one shard of the log; when they are used up, events are refused',
-    default: 1024 * MEBIBYTE,
-    min: MEBIBYTE,
-    max: 2 ** 50,
-  }),
-  streamReplicas: integer('TALLYLINE_STREAM_REPLICAS', {
-    describe: 'copies of the log in the NATS cluster',
-    default: 1,
-    min: 1,
-    max: 5,
   }),
   threads: integer('TALLYLINE_AGGREGATOR_THREADS', {
     describe: 'worker threads',
@@ -143,15 +127,9 @@ async function start(stage: Stage, config: Config): Promise<void> {
   });
   stage.onStop('NATS', () => link.close());
 
-  await agreeOnShards(link, config.shards);
-  for (let shard = 0; shard < config.shards; shard++) {
-    await ensureStream(link, {
-      name: streamName(shard),
-      subjects: [streamSubject(shard)],
-      maxBytes: config.streamBytesMax,
-      replicas: config.streamReplicas,
-    });
-  }
+  const facts = await openKeyValue(link, BUCKET_DEPLOYMENT);
+  await agreeOn(facts, 'shards', String(config.shards), 'TALLYLINE_SHARDS');
+  await ensureLogs(link, config, logOfShard);
   await migrate(patience, ch, config.fsync);
 
   const workers = startWorkers(config.threads);
@@ -235,19 +213,6 @@ async function start(stage: Stage, config: Config): Promise<void> {
   stage.onStop('counting', async () => void (await Promise.all(running)));
   stage.announce({ shards: owned.join(',') });
   stage.setReady(true);
-}
-
-/** The shard of an identity depends on their number: a process with another one would split identities. */
-async function agreeOnShards(link: NatsLink, shards: number): Promise<void> {
-  const facts = await openKeyValue(link, BUCKET_DEPLOYMENT);
-  if ((await facts.create('shards', String(shards))) !== null) return;
-  const agreed = (await facts.get('shards'))?.value;
-  if (agreed !== String(shards)) {
-    throw new Error(
-      `TALLYLINE_SHARDS is ${shards}, but this deployment has ${agreed} shards, which never changes: ` +
-        `set TALLYLINE_SHARDS=${agreed}`,
-    );
-  }
 }
 
 async function migrate(patience: Patience, ch: ClickHouse, fsync: boolean): Promise<void> {

@@ -4,6 +4,11 @@
 export const streamName = (shard: number): string => `USAGE_${shard}`;
 export const streamSubject = (shard: number): string => `tallyline.usage.${shard}`;
 
+export const logOfShard = (shard: number): { name: string; subject: string } => ({
+  name: streamName(shard),
+  subject: streamSubject(shard),
+});
+
 /** Published by an aggregator after a watermark moved; the ledger wakes on it. A hint, never the truth. */
 export const FLUSH_NOTICE = 'tallyline.flush';
 

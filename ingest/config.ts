@@ -1,5 +1,5 @@
-import { SHARDS_MAX } from '../contract/subjects.ts';
 import { integer, text, url } from '../runtime/config.ts';
+import { logFields } from '../runtime/logs.ts';
 
 export const fields = {
   natsUrl: url('NATS_URL', { describe: 'the NATS server', protocols: ['nats', 'tls'], secret: true }),
@@ -9,28 +9,11 @@ export const fields = {
     min: 0,
     max: 65_535,
   }),
-  shards: integer('TALLYLINE_SHARDS', {
-    describe: 'ordered logs; the same for the whole deployment, for ever',
-    default: 4,
-    min: 1,
-    max: SHARDS_MAX,
-  }),
+  ...logFields,
   identityKey: text('TALLYLINE_IDENTITY_KEY', {
     describe: 'key of the identity hash; the same for the whole deployment, for ever',
     pattern: /^[0-9a-f]{32}$/,
     secret: true,
-  }),
-  streamBytesMax: integer('TALLYLINE_STREAM_BYTES_MAX', {
-    describe: 'bytes one log may take on disk; when it is full, senders are told to wait',
-    default: 1_073_741_824,
-    min: 65_536,
-    max: Number.MAX_SAFE_INTEGER,
-  }),
-  streamReplicas: integer('TALLYLINE_STREAM_REPLICAS', {
-    describe: 'copies of each log in a NATS cluster',
-    default: 1,
-    min: 1,
-    max: 5,
   }),
   eventAgeDaysMax: integer('TALLYLINE_EDGE_EVENT_AGE_DAYS_MAX', {
     describe: 'how old the time of an event may be',

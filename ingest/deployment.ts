@@ -4,6 +4,7 @@
  * would put an event sent again where its first copy is not found, and count it twice.
  */
 import { createHash } from 'node:crypto';
+import { agreeOn } from '../runtime/logs.ts';
 import type { KeyValue } from '../runtime/nats.ts';
 
 /** Throws when the deployment says otherwise. */
@@ -11,17 +12,7 @@ export async function agreeOnDeployment(
   facts: KeyValue,
   ours: { readonly shards: number; readonly identityKey: string },
 ): Promise<void> {
-  await agree(facts, 'shards', String(ours.shards), 'TALLYLINE_SHARDS');
+  await agreeOn(facts, 'shards', String(ours.shards), 'TALLYLINE_SHARDS');
   const fingerprint = createHash('sha256').update(ours.identityKey).digest('hex').slice(0, 16);
-  await agree(facts, 'identity-key', fingerprint, 'TALLYLINE_IDENTITY_KEY (its fingerprint)');
-}
-
-async function agree(facts: KeyValue, key: string, ours: string, setting: string): Promise<void> {
-  if ((await facts.create(key, ours)) !== null) return;
-  const theirs = (await facts.get(key))?.value;
-  if (theirs === ours) return;
-  throw new Error(
-    `${setting} is ${ours} here, but this deployment was started with ${theirs ?? 'a value since removed'}: ` +
-      'it can never change, or events would be counted twice',
-  );
+  await agreeOn(facts, 'identity-key', fingerprint, 'TALLYLINE_IDENTITY_KEY (its fingerprint)');
 }

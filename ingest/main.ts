@@ -5,17 +5,11 @@
  * request comes in and those inside get their answer; then what is packed is flushed and acknowledged; the
  * connection to NATS last.
  */
-import { BUCKET_DEPLOYMENT, BUCKET_KEYS, streamName, streamSubject } from '../contract/subjects.ts';
+import { BUCKET_DEPLOYMENT, BUCKET_KEYS, logOfShard, streamSubject } from '../contract/subjects.ts';
 import { hostInUrl } from '../runtime/http.ts';
 import { runStage } from '../runtime/lifecycle.ts';
-import {
-  connectNats,
-  ensureStream,
-  openKeyValue,
-  PublishError,
-  PublishPipeline,
-  type NatsLink,
-} from '../runtime/nats.ts';
+import { ensureLogs } from '../runtime/logs.ts';
+import { connectNats, openKeyValue, PublishError, PublishPipeline } from '../runtime/nats.ts';
 import { retry } from '../runtime/retry.ts';
 import { Admission } from './admit.ts';
 import { fields } from './config.ts';
@@ -35,8 +29,8 @@ runStage({
     // 1. The log must be there before anything is promised.
     const link = await connectNats({ url: config.natsUrl, name: stage.name, log, signal: stage.stopping });
     stage.onStop('nats', () => link.close());
-    await ensureLogs(link, config);
     await agreeOnDeployment(await openKeyValue(link, BUCKET_DEPLOYMENT), config);
+    await ensureLogs(link, config, logOfShard);
 
     // 2. Without the keys every sender would be told that his is wrong.
     const keys = new KeyRing(config.keysProvedMax);
@@ -88,7 +82,7 @@ runStage({
     const forget = link.onConnection((connected) => {
       logsStand = false;
       if (!connected) return stage.setReady(false, 'NATS is away');
-      void retry(() => ensureLogs(link, config), {
+      void retry(() => ensureLogs(link, config, logOfShard), {
         attempts: Number.MAX_SAFE_INTEGER,
         baseMs: 50,
         maxMs: 2_000,
@@ -133,20 +127,3 @@ runStage({
     stage.setReady(true);
   },
 });
-
-interface LogSettings {
-  readonly shards: number;
-  readonly streamBytesMax: number;
-  readonly streamReplicas: number;
-}
-
-async function ensureLogs(link: NatsLink, config: LogSettings): Promise<void> {
-  for (let shard = 0; shard < config.shards; shard++) {
-    await ensureStream(link, {
-      name: streamName(shard),
-      subjects: [streamSubject(shard)],
-      maxBytes: config.streamBytesMax,
-      replicas: config.streamReplicas,
-    });
-  }
-}

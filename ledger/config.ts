@@ -1,5 +1,5 @@
-import { SHARDS_MAX } from '../contract/subjects.ts';
 import { ConfigError, integer, optional, text, url } from '../runtime/config.ts';
+import { logFields } from '../runtime/logs.ts';
 
 /** The form of contract/key.ts. */
 const KEY = /^tl_[0-9A-Za-z]{12}_[0-9A-Za-z]{27}$/;
@@ -23,24 +23,7 @@ export const fields = {
       secret: true,
     }),
   ),
-  shards: integer('TALLYLINE_SHARDS', {
-    describe: 'ordered logs; the same for the whole deployment, for ever',
-    default: 4,
-    min: 1,
-    max: SHARDS_MAX,
-  }),
-  streamBytesMax: integer('TALLYLINE_STREAM_BYTES_MAX', {
-    describe: 'bytes one log may take on disk',
-    default: 1_073_741_824,
-    min: 65_536,
-    max: Number.MAX_SAFE_INTEGER,
-  }),
-  streamReplicas: integer('TALLYLINE_STREAM_REPLICAS', {
-    describe: 'copies of each log in a NATS cluster',
-    default: 1,
-    min: 1,
-    max: 5,
-  }),
+  ...logFields,
   apiPort: integer('TALLYLINE_API_PORT', {
     describe: 'port of the API; 0 takes any free one',
     default: 8081,

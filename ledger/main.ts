@@ -6,13 +6,14 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
-import { BUCKET_DEPLOYMENT, FLUSH_NOTICE, streamName, streamSubject } from '../contract/subjects.ts';
+import { BUCKET_DEPLOYMENT, FLUSH_NOTICE, logOfShard } from '../contract/subjects.ts';
 import { DAY_MS } from '../contract/window.ts';
 import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
 import { hostInUrl } from '../runtime/http.ts';
 import { runStage, type Stage } from '../runtime/lifecycle.ts';
+import { agreeOn, ensureLogs } from '../runtime/logs.ts';
 import { migratePostgres, MigrationError } from '../runtime/migrate.ts';
-import { connectNats, ensureStream, openKeyValue, type NatsLink } from '../runtime/nats.ts';
+import { connectNats, openKeyValue } from '../runtime/nats.ts';
 import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
 import { retry, sleep } from '../runtime/retry.ts';
 import { buildApi } from './api/server.ts';
@@ -61,15 +62,9 @@ runStage({
     // 2. NATS: the logs that meters are written to, and what the edges watch.
     const link = await connectNats({ url: config.natsUrl, name: 'tallyline-ledger', log, signal: stopping });
     stage.onStop('NATS', () => link.close());
-    await agreeOnShards(link, config.shards);
-    for (let shard = 0; shard < config.shards; shard++) {
-      await ensureStream(link, {
-        name: streamName(shard),
-        subjects: [streamSubject(shard)],
-        maxBytes: config.streamBytesMax,
-        replicas: config.streamReplicas,
-      });
-    }
+    const facts = await openKeyValue(link, BUCKET_DEPLOYMENT);
+    await agreeOn(facts, 'shards', String(config.shards), 'TALLYLINE_SHARDS');
+    await ensureLogs(link, config, logOfShard);
     const publisher = await openPublisher(link, { shards: config.shards });
     stage.onStop('publisher', () => publisher.close());
     await publishAll(pg, publisher);
@@ -146,17 +141,6 @@ async function bootstrapTenant(pg: Postgres, o: Bootstrap, nowMs: number): Promi
       await importKey(tx, { key: adminKey, tenant, scopes, label: 'bootstrap admin', nowMs });
     }
   });
-}
-
-/** The shards are in the deployment's facts: another number here would leave logs without their meters. */
-async function agreeOnShards(link: NatsLink, shards: number): Promise<void> {
-  const facts = await openKeyValue(link, BUCKET_DEPLOYMENT);
-  if ((await facts.create('shards', String(shards))) !== null) return;
-  const agreed = (await facts.get('shards'))?.value;
-  if (agreed === String(shards)) return;
-  throw new Error(
-    `TALLYLINE_SHARDS is ${shards}, but this deployment has ${agreed} shards, which never changes: set TALLYLINE_SHARDS=${agreed}`,
-  );
 }
 
 /** What an earlier process, or a moment without NATS, left untold. All of it can be told again. */

@@ -230,7 +230,9 @@ test('another number of shards than the deployment has is a clear, fatal error',
   await openKeyValue(link, BUCKET_DEPLOYMENT).then((facts) => facts.create('shards', '2'));
   const ledger = await startLedger({ TALLYLINE_SHARDS: '3' });
   expect(await ledger.exited).toBe(1);
-  expect(ledger.printed()).toContain('set TALLYLINE_SHARDS=2');
+  expect(ledger.printed()).toContain(
+    'TALLYLINE_SHARDS is 3 here, but this deployment was started with 2: set it to that',
+  );
 });
 
 test('bootstrap keys that are none are named, and not shown', async () => {
