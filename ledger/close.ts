@@ -20,6 +20,7 @@ import { formatQuantity, storedQuantity, type Quantity } from '../contract/quant
 import type { Totals } from '../contract/rollup.ts';
 import { formatInstant, monthlyPeriod, type Window } from '../contract/window.ts';
 import type { Db } from '../runtime/postgres.ts';
+import { appendAudit } from './audit.ts';
 import type { LedgerContext } from './context.ts';
 import { readCustomer, type Customer } from './customers.ts';
 import { invoiceOfPeriod, type Invoice, type InvoiceTier } from './invoices.ts';
@@ -223,6 +224,7 @@ async function writeInvoice(
     );
   }
   await addToOutbox(tx, { tenant: customer.tenant, customer: customer.id, invoiceId: id, nowMs });
+  await appendAudit(tx, { tenant, keyId: actor }, 'period.close', `invoice/${id}`, nowMs);
   return { outcome: 'closed', isNew: true };
 }
 

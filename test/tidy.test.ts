@@ -54,7 +54,7 @@ const shell: Readonly<Partial<Record<Folder, string>>> = {
   contract: '',
   ingest: 'deployment http main',
   aggregator: 'backlog consume flush main patience purge recover store',
-  ledger: `balance close conservation customers entitlements grants invoices journal-store main meters outbox plans
+  ledger: `audit balance close conservation customers entitlements grants invoices journal-store main meters outbox plans
     post-usage posting-loop posting-turn publish residues tenants usage-totals usage-work verify api/accounts api/auth
     api/conservation api/customers api/invoices api/keys api/meters api/plans api/refused api/server api/write
     api/usage/routes`,

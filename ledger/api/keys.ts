@@ -4,6 +4,7 @@ import { formatInstant } from '../../contract/window.ts';
 import { PublishFailed } from '../publish.ts';
 import { createKey, listKeys, revokeKey } from '../tenants.ts';
 import type { KeyCache } from './auth.ts';
+import { appendAudit } from '../audit.ts';
 import { callerOf, type ApiContext, type App } from './context.ts';
 import { pageOf } from './cursor.ts';
 import { problem } from './problems.ts';
@@ -19,7 +20,7 @@ import {
   PAGE_QUERY,
   responses,
 } from './schema.ts';
-import { appendAudit, give, write } from './write.ts';
+import { give, write } from './write.ts';
 
 const tags = ['Keys'];
 const RANDOM_BYTES = 64;

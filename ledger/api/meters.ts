@@ -2,12 +2,13 @@ import { Type } from 'typebox';
 import { METER_LIMITS, type Meter } from '../../contract/meter.ts';
 import { activateMeter, insertMeter, listMeters, meterByKey } from '../meters.ts';
 import { PublishFailed } from '../publish.ts';
+import { appendAudit } from '../audit.ts';
 import { callerOf, type ApiContext, type App, type Caller } from './context.ts';
 import { pageOf } from './cursor.ts';
 import { MeterBody, meterFrom, meterJson, MeterSchema } from './meter-json.ts';
 import { problem, validationProblem } from './problems.ts';
 import { IDEMPOTENCY_HEADERS, LIST_LIMIT_DEFAULT, listOf, object, PAGE_QUERY, responses } from './schema.ts';
-import { appendAudit, give, write, type Effect } from './write.ts';
+import { give, write, type Effect } from './write.ts';
 
 const tags = ['Meters'];
 

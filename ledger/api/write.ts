@@ -18,6 +18,7 @@
 import { createHash } from 'node:crypto';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Db } from '../../runtime/postgres.ts';
+import { appendAudit } from '../audit.ts';
 import { callerOf, type ApiContext, type Caller } from './context.ts';
 import { isProblem, problem, PROBLEMS, type Answer } from './problems.ts';
 
@@ -118,17 +119,6 @@ async function effectOf(tx: Db, caller: Caller, nowMs: number, one: Write): Prom
   return answer;
 }
 
-/** One line of the audit log: who did what to which object. In the transaction of what was done. */
-export async function appendAudit(
-  tx: Db,
-  caller: Caller,
-  action: string,
-  object: string,
-  nowMs: number,
-): Promise<void> {
-  await tx.query(INSERT_AUDIT, [caller.tenant, caller.keyId, action, object, nowMs]);
-}
-
 /** Method, path and body; the order of the body's keys does not matter. */
 function inputHash(request: FastifyRequest): string {
   const input = [request.method, request.url, canonical(request.body ?? null)];
@@ -159,10 +149,6 @@ const INSERT_ANSWER = `
   INSERT INTO ledger.idempotency_keys (tenant, key, input_hash, status, body, created_at)
   VALUES ($1, $2, $3, $4, $5::jsonb, to_timestamp($6::numeric / 1000))
   ON CONFLICT (tenant, key) DO NOTHING`;
-
-const INSERT_AUDIT = `
-  INSERT INTO ledger.audit_log (tenant, actor, action, object, at)
-  VALUES ($1, $2, $3, $4, to_timestamp($5::numeric / 1000))`;
 
 const DELETE_ANSWERS = `
   DELETE FROM ledger.idempotency_keys
