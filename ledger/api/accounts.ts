@@ -12,7 +12,7 @@ import { issueGrant, listGrants, type Grant } from '../grants.ts';
 import { ACCOUNTS, type LedgerTransaction } from '../journal.ts';
 import { listTransactions } from '../journal-store.ts';
 import { callerOf, type ApiContext, type App } from './context.ts';
-import { decodeCursor, encodeCursor, pageOf } from './cursor.ts';
+import { cutPage, decodeCursor, pageOf } from './cursor.ts';
 import { problem, validationProblem, type Mistake } from './problems.ts';
 import {
   CurrencyCode,
@@ -278,12 +278,8 @@ export function accountRoutes(app: App, context: ApiContext): void {
       if (!(await known(tenant, id))) return give(reply, problem('customer_not_found'));
       const before = after === null ? null : BigInt(after[0]!);
       const found = await listTransactions(context.pg, { tenant, customer: id, before, limit: limit + 1 });
-      const last = found.length > limit ? found[limit - 1] : undefined;
-      const nextCursor = last === undefined ? null : encodeCursor(scope, [last.id.toString()]);
-      return give(reply, {
-        status: 200,
-        body: { items: found.slice(0, limit).map(transactionJson), nextCursor },
-      });
+      const page = cutPage(found, { scope, limit, keyOf: (one) => [one.id.toString()] });
+      return give(reply, { status: 200, body: { ...page, items: page.items.map(transactionJson) } });
     },
   );
 

@@ -42,6 +42,19 @@ function fingerprint(scope: string): string {
   return createHash('sha256').update(scope).digest('base64url').slice(0, 8);
 }
 
+/**
+ * Cuts a page from rows that were read with a limit of one more than the page takes: whether there are more shows
+ * in the extra one.
+ */
+export function cutPage<T>(
+  rows: readonly T[],
+  o: { scope: string; limit: number; keyOf: (row: T) => CursorKey },
+): { items: T[]; nextCursor: string | null } {
+  const items = rows.slice(0, o.limit);
+  const last = rows.length > o.limit ? items.at(-1) : undefined;
+  return { items, nextCursor: last === undefined ? null : encodeCursor(o.scope, o.keyOf(last)) };
+}
+
 /** A page of a list that fits into memory, ordered by a unique text key. Null when the cursor is not sound. */
 export function pageOf<T>(
   items: readonly T[],
@@ -54,9 +67,5 @@ export function pageOf<T>(
   const rest = items
     .filter((item) => bound === undefined || keyOf(item) > bound)
     .sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
-  const page = rest.slice(0, o.limit);
-  const last = page.at(-1);
-  const nextCursor =
-    rest.length > page.length && last !== undefined ? encodeCursor(o.scope, [keyOf(last)]) : null;
-  return { items: page, nextCursor };
+  return cutPage(rest, { scope: o.scope, limit: o.limit, keyOf: (item) => [keyOf(item)] });
 }

@@ -3,7 +3,7 @@ import { EVENT_LIMITS } from '../../contract/event.ts';
 import { formatInstant, HOUR_MS, parseInstant } from '../../contract/window.ts';
 import { CustomerRefused, listCustomers, putCustomer, readCustomer, type Customer } from '../customers.ts';
 import { callerOf, type ApiContext, type App } from './context.ts';
-import { decodeCursor, encodeCursor } from './cursor.ts';
+import { cutPage, decodeCursor } from './cursor.ts';
 import { problem, validationProblem } from './problems.ts';
 import {
   CurrencyCode,
@@ -153,12 +153,8 @@ export function customerRoutes(app: App, context: ApiContext): void {
       if (cursor !== undefined && after === null) return give(reply, problem('cursor_invalid'));
       const afterId = after === null ? null : String(after[0]);
       const found = await listCustomers(context.pg, tenant, { afterId, limit: limit + 1 });
-      const last = found.length > limit ? found[limit - 1] : undefined;
-      const nextCursor = last === undefined ? null : encodeCursor(scope, [last.id]);
-      return give(reply, {
-        status: 200,
-        body: { items: found.slice(0, limit).map(customerJson), nextCursor },
-      });
+      const page = cutPage(found, { scope, limit, keyOf: (one) => [one.id] });
+      return give(reply, { status: 200, body: { ...page, items: page.items.map(customerJson) } });
     },
   );
 

@@ -4,7 +4,7 @@ import { closePeriod, type CloseOutcome } from '../close.ts';
 import { readCustomer } from '../customers.ts';
 import { listInvoices, readInvoice } from '../invoices.ts';
 import { callerOf, type ApiContext, type App } from './context.ts';
-import { decodeCursor, encodeCursor } from './cursor.ts';
+import { cutPage, decodeCursor } from './cursor.ts';
 import { differenceJson, invoiceJson, InvoiceSchema } from './invoice-json.ts';
 import { problem, validationProblem, type Answer } from './problems.ts';
 import {
@@ -101,12 +101,8 @@ export function invoiceRoutes(app: App, context: ApiContext): void {
         return give(reply, problem('customer_not_found'));
       const beforeMs = after === null ? null : Number(after[0]);
       const found = await listInvoices(context.pg, { tenant, customer: id, beforeMs, limit: limit + 1 });
-      const last = found.length > limit ? found[limit - 1] : undefined;
-      const nextCursor = last === undefined ? null : encodeCursor(scope, [last.periodStart]);
-      return give(reply, {
-        status: 200,
-        body: { items: found.slice(0, limit).map(invoiceJson), nextCursor },
-      });
+      const page = cutPage(found, { scope, limit, keyOf: (one) => [one.periodStart] });
+      return give(reply, { status: 200, body: { ...page, items: page.items.map(invoiceJson) } });
     },
   );
 

@@ -3,7 +3,7 @@ import { REJECTIONS } from '../../contract/rejections.ts';
 import { formatInstant } from '../../contract/window.ts';
 import { QueryError } from '../../runtime/clickhouse.ts';
 import { callerOf, type ApiContext, type App } from './context.ts';
-import { decodeCursor, encodeCursor } from './cursor.ts';
+import { cutPage, decodeCursor } from './cursor.ts';
 import { problem } from './problems.ts';
 import {
   Instant,
@@ -98,7 +98,6 @@ export function refusedRoutes(app: App, context: ApiContext): void {
       }
       if (!context.usageReady()) return give(reply, problem('usage_not_ready'));
       const [acceptedMs = 0, shard = 0, position = '0'] = after ?? [];
-      const more = limit + 1;
       const params = {
         tenant,
         verdict,
@@ -107,7 +106,7 @@ export function refusedRoutes(app: App, context: ApiContext): void {
         acceptedMs,
         shard,
         position,
-        limit: more,
+        limit: limit + 1,
       };
       let rows: Row[];
       try {
@@ -117,12 +116,9 @@ export function refusedRoutes(app: App, context: ApiContext): void {
         context.log.warn({ error }, 'refused events could not be read');
         return give(reply, problem('usage_unavailable'));
       }
-      const last = rows.length > limit ? rows[limit - 1] : undefined;
-      const nextCursor =
-        last === undefined
-          ? null
-          : encodeCursor(scope, [Number(last.accepted_ms), last.shard, last.position]);
-      return give(reply, { status: 200, body: { items: rows.slice(0, limit).map(refusedJson), nextCursor } });
+      const keyOf = (row: Row) => [Number(row.accepted_ms), row.shard, row.position];
+      const page = cutPage(rows, { scope, limit, keyOf });
+      return give(reply, { status: 200, body: { ...page, items: page.items.map(refusedJson) } });
     },
   );
 }

@@ -7,7 +7,7 @@ import { formatInstant, parseInstant, type Window } from '../../../contract/wind
 import { QueryError } from '../../../runtime/clickhouse.ts';
 import { meterByKey } from '../../meters.ts';
 import { callerOf, type ApiContext, type App } from '../context.ts';
-import { decodeCursor, encodeCursor } from '../cursor.ts';
+import { cutPage, decodeCursor } from '../cursor.ts';
 import { problem, validationProblem, type Answer, type Mistake } from '../problems.ts';
 import { Decimal, Instant, named, Nullable, object, oneOf, responses } from '../schema.ts';
 import { give } from '../write.ts';
@@ -244,16 +244,16 @@ async function page(context: ApiContext, query: UsageQuery, parameters: Paramete
   if (cursor !== undefined && after === null) return problem('cursor_invalid');
   const { sql, params } = usagePage(query, after, limit + 1);
   const rows = await context.ch.rows<UsageRow>(sql, params);
-  const last = rows.length > limit ? rows[limit - 1] : undefined;
+  const page = cutPage(rows, { scope, limit, keyOf: (row) => cursorKey(query, row) });
   const body = {
-    rows: rows.slice(0, limit).map(({ w, s, g, value }) => ({
+    rows: page.items.map(({ w, s, g, value }) => ({
       windowStart: formatInstant(w * 1_000),
       windowEnd: formatInstant(windowEnd(query.size, w * 1_000, query.range, query.starts)),
       subject: query.bySubject ? s : null,
       group: Object.fromEntries(query.groupBy.map((path, at) => [path, g[at] ?? ''])),
       value: formatQuantity(storedQuantity(value)),
     })),
-    nextCursor: last === undefined ? null : encodeCursor(scope, cursorKey(query, last)),
+    nextCursor: page.nextCursor,
   };
   return { status: 200, body };
 }
