@@ -8,12 +8,6 @@
  * keyed so that nobody who chooses ids can make two of them collide, in his own tenant or in another's.
  * The key belongs to the deployment and never changes: another key would count every event again.
  */
-export interface Identity {
-  readonly w0: number;
-  readonly w1: number;
-  readonly w2: number;
-  readonly w3: number;
-}
 
 const ROUNDS = 12;
 

@@ -13,7 +13,6 @@ import {
   parseAmount,
   parseUnitPrice,
   roundCharge,
-  wholeUnits,
   type Currency,
 } from './money.ts';
 import { parseQuantity } from './quantity.ts';
@@ -116,10 +115,6 @@ test('a rounded charge is off by half a minor unit at most', () => {
       },
     ),
   );
-});
-
-test('whole units are a quantity', () => {
-  expect(wholeUnits(1_000n)).toBe(1_000_000_000_000n);
 });
 
 test.each<[bigint, bigint[], bigint[]]>([

@@ -1,4 +1,4 @@
-import { scaleDecimal, unscaleDecimal, type Quantity, QUANTITY_UNIT } from './quantity.ts';
+import { scaleDecimal, unscaleDecimal, type Quantity } from './quantity.ts';
 
 /** An amount of money is a bigint of minor units (cents, yen, fils) and means nothing without its currency. */
 export type Amount = bigint;
@@ -91,11 +91,6 @@ export function roundCharge(charge: ExactCharge, currency: Currency): Amount {
 export function divideHalfAwayFromZero(numerator: bigint, denominator: bigint): bigint {
   const magnitude = ((numerator < 0n ? -numerator : numerator) * 2n + denominator) / (denominator * 2n);
   return numerator < 0n ? -magnitude : magnitude;
-}
-
-/** The quantity that a number of whole units is, for tiers and allowances written as integers. */
-export function wholeUnits(units: bigint): Quantity {
-  return units * QUANTITY_UNIT;
 }
 
 /**

@@ -142,7 +142,7 @@ export class Stack {
   }
 
   async #startEngines(ports: Ports): Promise<Addresses> {
-    const { cache, logs, nats, postgres, clickhouse } = this.#layout;
+    const { cache, logs, nats, postgres, clickhouse: clickhouseData } = this.#layout;
     const env = this.#env;
     const engine = async <E extends Engine>(
       name: string,
@@ -179,7 +179,7 @@ export class Stack {
       });
       return started;
     };
-    const outcomes = await Promise.allSettled([
+    const starting = [
       engine('NATS', 'NATS_URL', (log) =>
         startNats({ dataDir: nats, port: ports.nats, cacheDir: cache, log }),
       ),
@@ -187,23 +187,18 @@ export class Stack {
         startPostgres({ dataDir: postgres, port: ports.postgres, log }),
       ),
       engine('ClickHouse', 'CLICKHOUSE_URL', (log) =>
-        startClickHouse({ dataDir: clickhouse, port: ports.clickhouse, log }),
+        startClickHouse({ dataDir: clickhouseData, port: ports.clickhouse, log }),
       ),
-    ] as const);
-    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
-    const [natsEngine, postgresEngine, clickhouseEngine] = outcomes.map((outcome) =>
-      outcome.status === 'fulfilled' ? outcome.value : null,
-    );
-    const clickhouseUrl = clickhouseEngine?.url ?? env['CLICKHOUSE_URL'] ?? '';
-    const reader =
-      clickhouseEngine !== null && clickhouseEngine !== undefined && 'readerUrl' in clickhouseEngine
-        ? (clickhouseEngine.readerUrl as string)
-        : (env['CLICKHOUSE_READER_URL'] ?? clickhouseUrl);
+    ] as const;
+    // All of them first, also when one fails: only what has started can be stopped.
+    await Promise.allSettled(starting);
+    const [natsEngine, postgresEngine, clickhouseEngine] = await Promise.all(starting);
+    const clickhouse = clickhouseEngine?.url ?? env['CLICKHOUSE_URL'] ?? '';
     return {
       nats: natsEngine?.url ?? env['NATS_URL'] ?? '',
       database: postgresEngine?.url ?? env['DATABASE_URL'] ?? '',
-      clickhouse: clickhouseUrl,
-      clickhouseReader: reader,
+      clickhouse,
+      clickhouseReader: clickhouseEngine?.readerUrl ?? env['CLICKHOUSE_READER_URL'] ?? clickhouse,
     };
   }
 

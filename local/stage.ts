@@ -4,6 +4,7 @@
 import { createWriteStream, existsSync, mkdirSync, renameSync } from 'node:fs';
 import type { WriteStream } from 'node:fs';
 import { join } from 'node:path';
+import { sleep } from '../runtime/retry.ts';
 import { EngineError } from './engines/engine.ts';
 import { startProcess, type EngineProcess } from './engines/process.ts';
 
@@ -95,7 +96,7 @@ export class SupervisedStage {
       }
       const pause = Math.min(pauseMsMax, 50 * 2 ** this.#restarts.length);
       this.#restarts.push(now);
-      await new Promise((resolve) => setTimeout(resolve, pause));
+      await sleep(pause);
       if (this.#stopping) return;
       try {
         await this.start();

@@ -7,14 +7,8 @@ import { startWebhookServer, type WebhookServer } from '../billing-sync/webhook.
 import { readInvoice, type Invoice } from '../ledger/index.ts';
 import { move, type Posting } from '../ledger/journal.ts';
 import { postTransactions } from '../ledger/journal-store.ts';
-import {
-  BillingBench,
-  deadAfterClaim,
-  dyingAt,
-  until,
-  type StripeInvoice,
-  type StripeLine,
-} from './billing.ts';
+import { BillingBench, deadAfterClaim, dyingAt, type StripeInvoice, type StripeLine } from './billing.ts';
+import { until } from './until.ts';
 
 // The whole way between the ledger and Stripe: outbox, webhooks, payment, comparison. How one push stands its
 // ground against faults is in billing-push.test.ts.

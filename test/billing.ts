@@ -188,11 +188,3 @@ export function deadAfterClaim(pg: Postgres): Postgres {
     close: () => pg.close(),
   };
 }
-
-export async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 15_000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`still waiting until ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}

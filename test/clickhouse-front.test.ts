@@ -10,6 +10,7 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startEngines } from './engines.ts';
 import type { Engines } from './engines.ts';
+import { until } from './until.ts';
 
 let engines: Engines;
 let client: ClickHouseClient;
@@ -89,14 +90,6 @@ async function text(sql: string, parameters: Record<string, string> = {}): Promi
 
 function summaryOf(answer: Answer): Record<string, string> {
   return JSON.parse(String(answer.headers['x-clickhouse-summary'])) as Record<string, string>;
-}
-
-async function until(condition: () => Promise<boolean>, what: string): Promise<void> {
-  const deadline = performance.now() + 15_000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`it never came about that ${what}`);
-    await delay(20);
-  }
 }
 
 describe('@clickhouse/client, unchanged', () => {
@@ -488,10 +481,10 @@ describe('HTTP', () => {
     ] as const) {
       const abort = new AbortController();
       const gone = call({}, { body: sql, signal: abort.signal }).catch(() => undefined);
-      await until(() => isRunning(mark), `${mark} runs`);
+      await until(`${mark} runs`, () => isRunning(mark));
       abort.abort();
       await gone;
-      await until(async () => !(await isRunning(mark)), `${mark} has ended`);
+      await until(`${mark} has ended`, async () => !(await isRunning(mark)));
     }
   });
 
@@ -507,7 +500,7 @@ describe('HTTP', () => {
     await Promise.all(rounds);
     const running =
       "SELECT count() FROM system.processes WHERE query LIKE '%fleeting_%' AND query NOT LIKE '%system.processes%'";
-    await until(async () => (await text(running)) === '0\n', 'none of them runs');
+    await until('none of them runs', async () => (await text(running)) === '0\n');
   });
 });
 

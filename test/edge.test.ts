@@ -11,6 +11,7 @@ import { BUCKET_KEYS, streamName } from '../contract/subjects.ts';
 import { createLog } from '../runtime/log.ts';
 import { connectNats, openKeyValue, readLog, type KeyValue, type NatsLink } from '../runtime/nats.ts';
 import { startEngines, type Engines } from './engines.ts';
+import { until } from './until.ts';
 
 // The edge as a process, from the build, against a real NATS.
 
@@ -123,14 +124,6 @@ async function post(
     headers: response.headers,
     body: (await response.json()) as Record<string, unknown>,
   };
-}
-
-async function until(what: string, condition: () => Promise<boolean> | boolean, ms = 20_000): Promise<void> {
-  const deadline = performance.now() + ms;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`still waiting until ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }
 
 /** Every block that the log holds now. */

@@ -4,7 +4,6 @@ import { createServer } from 'node:net';
 import type { Server } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { connect } from 'nats';
@@ -18,6 +17,7 @@ import { startPostgres } from '../local/engines/postgres.ts';
 import { isAlive } from '../local/engines/process.ts';
 import { natsCacheDir, startEngines } from './engines.ts';
 import type { Engines } from './engines.ts';
+import { until } from './until.ts';
 
 let engines: Engines;
 
@@ -57,14 +57,6 @@ async function occupy(): Promise<{ server: Server; port: number }> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen({ host: '127.0.0.1', port }, resolve));
   return { server, port };
-}
-
-async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  const deadline = performance.now() + 15_000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`it never came about that ${what}`);
-    await delay(20);
-  }
 }
 
 describe('each engine keeps what it acknowledged through kill -9 and a stop', () => {
@@ -178,7 +170,7 @@ it('a killed owner leaves no engine behind', async () => {
   const pids = JSON.parse(line) as number[];
   expect(pids.filter(isAlive)).toEqual(pids);
   owner.kill('SIGKILL');
-  await until(() => pids.every((pid) => !isAlive(pid)), 'the engines have ended');
+  await until('the engines have ended', () => pids.every((pid) => !isAlive(pid)));
   rmSync(dir, { recursive: true, force: true });
 });
 

@@ -96,16 +96,3 @@ export async function startLocalStack(data: string, env: Record<string, string> 
     },
   };
 }
-
-/** Polls until the condition holds; throws with `what` when it does not in time. */
-export async function eventually(
-  what: string,
-  withinMs: number,
-  holds: () => Promise<boolean>,
-): Promise<void> {
-  const deadline = performance.now() + withinMs;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}

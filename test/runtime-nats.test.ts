@@ -13,6 +13,7 @@ import {
   type NatsLink,
 } from '../runtime/nats.ts';
 import { startEngines } from './engines.ts';
+import { until } from './until.ts';
 
 type Engines = Awaited<ReturnType<typeof startEngines>>;
 
@@ -45,14 +46,6 @@ async function newStream(maxBytes = 50_000_000): Promise<{ name: string; subject
 
 const payload = (n: number) => new TextEncoder().encode(`message ${n}`);
 const textOf = (message: LogMessage) => new TextDecoder().decode(message.data);
-
-async function until(what: string, condition: () => boolean, deadlineMs = 20_000): Promise<void> {
-  const deadline = performance.now() + deadlineMs;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`still waiting until ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 
 async function take(log: AsyncIterable<LogMessage>, count: number): Promise<LogMessage[]> {
   const taken: LogMessage[] = [];

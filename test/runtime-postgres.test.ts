@@ -7,6 +7,7 @@ import { createMetrics } from '../runtime/metrics.ts';
 import { migratePostgres } from '../runtime/migrate.ts';
 import { connectPostgres, sqlState, type Postgres } from '../runtime/postgres.ts';
 import { startEngines } from './engines.ts';
+import { until } from './until.ts';
 
 const log = createLog('test', 'silent');
 const metrics = createMetrics('test');
@@ -35,14 +36,6 @@ function connect(name: string, poolMax: number): Postgres {
     statementTimeoutMs: 10_000,
     ...(name === 'test' ? { metrics } : {}),
   });
-}
-
-async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 15_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`still waiting until ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }
 
 test('values go in and come back exactly', async () => {

@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { isAlive } from '../local/engines/process.ts';
 import {
-  eventually,
   newDataFolder,
   removeDataFolder,
   runCommand,
   startLocalStack,
   type LocalStack,
 } from './local-stack.ts';
+import { until } from './until.ts';
 
 // What a newcomer does in the first ten minutes, done by a machine: start, send, read, stop, start again.
 
@@ -50,17 +50,17 @@ describe('the first ten minutes', () => {
     expect(JSON.parse(await shell(send!))).toEqual({ accepted: 1, rejected: [] });
     const value = async (): Promise<string | undefined> =>
       (JSON.parse(await shell(read!)) as Usage).rows[0]?.value;
-    await eventually('the usage is visible', 2_000, async () => (await value()) === '1200');
+    await until('the usage is visible', async () => (await value()) === '1200', 2_000);
     expect(JSON.parse(await shell(send!))).toEqual({ accepted: 1, rejected: [] });
     const { api, key } = stack.run();
     const conservation = async (): Promise<Record<string, string>> =>
       (await (
         await fetch(`${api}/v1/conservation`, { headers: { authorization: `Bearer ${key}` } })
       ).json()) as Record<string, string>;
-    await eventually(
+    await until(
       'the repeated event is a duplicate',
-      5_000,
       async () => (await conservation())['duplicate'] === '1',
+      5_000,
     );
     expect(await value()).toBe('1200');
     expect(await conservation()).toMatchObject({ received: '2', counted: '1', unaccounted: '0' });
@@ -89,8 +89,8 @@ describe('the first ten minutes', () => {
       ).exec(text);
       return Number(count?.[1] ?? 0) > 0;
     };
-    await eventually('lag to visible', 10_000, () => lagOf('aggregator', 'visible'));
-    await eventually('lag to posted', 10_000, () => lagOf('ledger', 'posted'));
+    await until('lag to visible', () => lagOf('aggregator', 'visible'), 10_000);
+    await until('lag to posted', () => lagOf('ledger', 'posted'), 10_000);
   });
 
   test('a second start on the same data is refused and says where the first one is', async () => {
@@ -167,9 +167,7 @@ describe('what can be wrong', () => {
     const victim = await startLocalStack(folder);
     const { pids } = victim.run();
     victim.child.kill('SIGKILL');
-    await eventually('all processes are gone', 20_000, async () =>
-      Object.values(pids).every((pid) => !isAlive(pid)),
-    );
+    await until('all processes are gone', () => Object.values(pids).every((pid) => !isAlive(pid)), 20_000);
     const again = await startLocalStack(folder);
     expect(await again.stop()).toBe(0);
     removeDataFolder(folder);

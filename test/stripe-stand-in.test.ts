@@ -13,6 +13,7 @@ import { openJournal } from '../local/stripe/journal.ts';
 import { startStripeStandIn } from '../local/stripe/server.ts';
 import type { StripeStandIn, StripeStandInOptions } from '../local/stripe/server.ts';
 import { State } from '../local/stripe/state.ts';
+import { until } from './until.ts';
 
 const key = 'sk_test_standInTest';
 const secret = 'whsec_standInTest';
@@ -61,18 +62,6 @@ async function order(standIn: StripeStandIn, path: string, body: unknown): Promi
     body: JSON.stringify(body),
   });
   if (!response.ok) throw new Error(await response.text());
-}
-
-async function until(
-  what: string,
-  condition: () => boolean | Promise<boolean>,
-  deadlineMs = 15_000,
-): Promise<void> {
-  const end = Date.now() + deadlineMs;
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`not within ${deadlineMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }
 
 async function failure(request: Promise<unknown>): Promise<Stripe.errors.StripeError> {

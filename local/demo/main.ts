@@ -9,6 +9,7 @@
 // 5. The periods of the trace are closed, if they are over, and every invoice must equal Stripe's.
 import { formatQuantity } from '../../contract/quantity.ts';
 import { formatInstant, monthlyPeriod } from '../../contract/window.ts';
+import { sleep } from '../../runtime/retry.ts';
 import { ApiClient, ApiError } from '../api-call.ts';
 import { EngineError } from '../engines/engine.ts';
 import { layoutOf, projectRoot } from '../layout.ts';
@@ -125,7 +126,7 @@ async function drain(api: ApiClient, received: bigint, voice: Voice): Promise<Co
     }
     const line = `draining: ${grouped(now.received)} of ${grouped(received)} events in the rollups`;
     if (line !== last) voice.progress((last = line));
-    await new Promise((resolve) => setTimeout(resolve, pollMs));
+    await sleep(pollMs);
   }
 }
 
@@ -184,7 +185,7 @@ async function deliver(api: ApiClient, closed: readonly Closed[]): Promise<Close
   for (const one of closed) {
     let { invoice } = one;
     while (invoice.delivery === null && performance.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, pollMs));
+      await sleep(pollMs);
       invoice = (await api.get<Invoice>(`/v1/invoices/${invoice.id}`)).body;
     }
     delivered.push({ ...one, invoice });
