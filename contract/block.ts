@@ -22,7 +22,8 @@
  * | shape fields: text number of the path, tag and scale (tag << 8 | scale) | u32 × 2 | shape fields |
  * | text bytes, id bytes | u8 | |
  *
- * A *text* is a string that stands once however many events use it. A *shape* is the list of paths, tags
+ * A *text* is a string that stands once however many events use it; a writer may let it stand twice, so readers go by
+ * the text and not by its number. A *shape* is the list of paths, tags
  * and scales of an event's data; events of one product have few. A *cell* is the value of one field: the
  * mantissa of a number, or the number of a text. A meter is resolved once a shape instead of once an event.
  *
@@ -30,17 +31,15 @@
  * whole and kept, never a wrong quantity.
  */
 import { crc32 } from 'node:zlib';
-import { FIELD_NUMBER, type FieldTag } from './fields.ts';
-import { writeText } from './identity.ts';
-import type { AdmittedEvent } from './event.ts';
+import { FIELD_NUMBER } from './fields.ts';
 import { BLOCK_EVENTS_MAX } from './position.ts';
 import { MESSAGE_EVENTS } from './subjects.ts';
 
 export const MAGIC = 0x314c5954; // "TYL1"
 export const BLOCK_VERSION = 1;
 
-const HEADER_BYTES = 64;
-const HEADER = {
+export const HEADER_BYTES = 64;
+export const HEADER = {
   magic: 0, // u32
   version: 4, // u16
   kind: 6, // u16
@@ -62,236 +61,7 @@ export function messageKind(message: Uint8Array): number | null {
   return view.getUint32(HEADER.magic, true) === MAGIC ? view.getUint16(HEADER.kind, true) : null;
 }
 
-interface Shape {
-  readonly number: number;
-  readonly paths: readonly string[];
-  readonly tags: readonly FieldTag[];
-  readonly scales: readonly number[];
-}
-
-/** Collects admitted events into one block. Reused from block to block. */
-export class BlockBuilder {
-  count = 0;
-  /** An upper estimate of the encoded size, for the flush decision. */
-  estimatedBytes = HEADER_BYTES;
-
-  #identity = new Uint32Array(4 * 256);
-  #payload = new Uint32Array(2 * 256);
-  #time = new Float64Array(256);
-  #columns = new Uint32Array(5 * 256); // tenant, source, type, subject, shape of one event side by side
-  #cellStart = new Uint32Array(257);
-  #idStart = new Uint32Array(257);
-  #flags = new Uint8Array(256);
-  #capacity = 256;
-  #cells = new Float64Array(1024);
-  #cellCount = 0;
-  #ids = new Uint8Array(16_384);
-  #idBytes = 0;
-  #texts = new Map<string, number>();
-  #shapes: Shape[] = [];
-  #shapesByFirstPath = new Map<string, Shape[]>();
-  #lastShape: Shape | null = null;
-  #shapeFields = 0;
-  readonly #encoder = new TextEncoder();
-
-  /** Copies the event in. `identity` has 4 words, `payloadHash` 2. */
-  add(event: AdmittedEvent, identity: Uint32Array, payloadHash: Uint32Array): void {
-    const at = this.count;
-    if (at === BLOCK_EVENTS_MAX) throw new Error('the block is full');
-    if (at === this.#capacity) this.#grow();
-    this.#identity.set(identity, at * 4);
-    this.#payload.set(payloadHash, at * 2);
-    this.#time[at] = event.timeMs;
-    this.#flags[at] = event.timeGiven ? 1 : 0;
-    const column = at * 5;
-    this.#columns[column] = this.#text(event.tenant);
-    this.#columns[column + 1] = this.#text(event.source);
-    this.#columns[column + 2] = this.#text(event.type);
-    this.#columns[column + 3] = this.#text(event.subject);
-    this.#columns[column + 4] = this.#shape(event);
-    this.#addCells(event);
-    this.#addId(event.id);
-    this.count = at + 1;
-    this.#cellStart[at + 1] = this.#cellCount;
-    this.#idStart[at + 1] = this.#idBytes;
-    this.estimatedBytes += 61 + event.fields.count * 8 + event.id.length;
-  }
-
-  /** Encodes the block into fresh memory and empties the builder. */
-  finish(acceptedAtMs: number): Uint8Array<ArrayBuffer> {
-    const events = this.count;
-    const encoded: Uint8Array[] = [];
-    const textStart = new Uint32Array(this.#texts.size + 1);
-    let textBytes = 0;
-    let number = 0;
-    for (const text of this.#texts.keys()) {
-      const bytes = this.#encoder.encode(text);
-      encoded.push(bytes);
-      textBytes += bytes.length;
-      textStart[++number] = textBytes;
-    }
-    const layout = layOut({
-      events,
-      cells: this.#cellCount,
-      texts: this.#texts.size,
-      shapes: this.#shapes.length,
-      shapeFields: this.#shapeFields,
-      textBytes,
-      idBytes: this.#idBytes,
-    });
-    const block = new Uint8Array(layout.end);
-    const u32 = (offset: number, length: number): Uint32Array =>
-      new Uint32Array(block.buffer, offset, length);
-    u32(layout.identity, events * 4).set(this.#identity.subarray(0, events * 4));
-    u32(layout.payload, events * 2).set(this.#payload.subarray(0, events * 2));
-    new Float64Array(block.buffer, layout.time, events).set(this.#time.subarray(0, events));
-    const columns = [layout.tenant, layout.source, layout.type, layout.subject, layout.shape];
-    for (let column = 0; column < 5; column++) {
-      const target = u32(columns[column]!, events);
-      for (let at = 0; at < events; at++) target[at] = this.#columns[at * 5 + column]!;
-    }
-    u32(layout.cellStart, events + 1).set(this.#cellStart.subarray(0, events + 1));
-    u32(layout.idStart, events + 1).set(this.#idStart.subarray(0, events + 1));
-    block.set(this.#flags.subarray(0, events), layout.flags);
-    new Float64Array(block.buffer, layout.cells, this.#cellCount).set(
-      this.#cells.subarray(0, this.#cellCount),
-    );
-    u32(layout.textStart, textStart.length).set(textStart);
-    this.#writeShapes(
-      u32(layout.shapeStart, this.#shapes.length + 1),
-      u32(layout.shapeFields, this.#shapeFields * 2),
-    );
-    let offset = layout.textBytes;
-    for (const bytes of encoded) {
-      block.set(bytes, offset);
-      offset += bytes.length;
-    }
-    block.set(this.#ids.subarray(0, this.#idBytes), layout.idBytes);
-
-    const view = new DataView(block.buffer);
-    view.setUint32(HEADER.magic, MAGIC, true);
-    view.setUint16(HEADER.version, BLOCK_VERSION, true);
-    view.setUint16(HEADER.kind, MESSAGE_EVENTS, true);
-    view.setUint32(HEADER.events, events, true);
-    view.setUint32(HEADER.cells, this.#cellCount, true);
-    view.setUint32(HEADER.texts, this.#texts.size, true);
-    view.setUint32(HEADER.shapes, this.#shapes.length, true);
-    view.setUint32(HEADER.shapeFields, this.#shapeFields, true);
-    view.setUint32(HEADER.textBytes, textBytes, true);
-    view.setUint32(HEADER.idBytes, this.#idBytes, true);
-    view.setFloat64(HEADER.acceptedAtMs, acceptedAtMs, true);
-    view.setUint32(HEADER.crc, crc32(block.subarray(HEADER.events)), true);
-    this.#clear();
-    return block;
-  }
-
-  #addCells(event: AdmittedEvent): void {
-    const { fields } = event;
-    if (this.#cellCount + fields.count > this.#cells.length) {
-      this.#cells = grown(this.#cells, new Float64Array((this.#cells.length + fields.count) * 2));
-    }
-    for (let field = 0; field < fields.count; field++) {
-      this.#cells[this.#cellCount++] =
-        fields.tags[field] === FIELD_NUMBER ? fields.mantissas[field]! : this.#text(fields.texts[field]!);
-    }
-  }
-
-  #addId(id: string): void {
-    if (this.#idBytes + id.length * 3 > this.#ids.length) {
-      this.#ids = grown(this.#ids, new Uint8Array((this.#ids.length + id.length * 3) * 2));
-    }
-    this.#idBytes = writeText(this.#ids, this.#idBytes, id, this.#encoder);
-  }
-
-  #text(text: string): number {
-    const known = this.#texts.get(text);
-    if (known !== undefined) return known;
-    const number = this.#texts.size;
-    this.#texts.set(text, number);
-    this.estimatedBytes += 4 + text.length;
-    return number;
-  }
-
-  #shape(event: AdmittedEvent): number {
-    const { fields } = event;
-    if (this.#lastShape !== null && matches(this.#lastShape, fields)) return this.#lastShape.number;
-    const first = fields.count === 0 ? '' : fields.paths[0]!;
-    let bucket = this.#shapesByFirstPath.get(first);
-    if (bucket === undefined) this.#shapesByFirstPath.set(first, (bucket = []));
-    let shape = bucket.find((candidate) => matches(candidate, fields));
-    if (shape === undefined) {
-      shape = {
-        number: this.#shapes.length,
-        paths: fields.paths.slice(0, fields.count),
-        tags: fields.tags.slice(0, fields.count),
-        scales: fields.scales.slice(0, fields.count),
-      };
-      for (const path of shape.paths) this.#text(path);
-      this.#shapes.push(shape);
-      bucket.push(shape);
-      this.#shapeFields += fields.count;
-      this.estimatedBytes += 4 + fields.count * 8;
-    }
-    this.#lastShape = shape;
-    return shape.number;
-  }
-
-  #writeShapes(start: Uint32Array, target: Uint32Array): void {
-    let field = 0;
-    this.#shapes.forEach((shape, at) => {
-      shape.paths.forEach((path, index) => {
-        target[field * 2] = this.#texts.get(path)!;
-        target[field * 2 + 1] = (shape.tags[index]! << 8) | shape.scales[index]!;
-        field += 1;
-      });
-      start[at + 1] = field;
-    });
-  }
-
-  #grow(): void {
-    const capacity = (this.#capacity *= 2);
-    this.#identity = grown(this.#identity, new Uint32Array(4 * capacity));
-    this.#payload = grown(this.#payload, new Uint32Array(2 * capacity));
-    this.#time = grown(this.#time, new Float64Array(capacity));
-    this.#columns = grown(this.#columns, new Uint32Array(5 * capacity));
-    this.#cellStart = grown(this.#cellStart, new Uint32Array(capacity + 1));
-    this.#idStart = grown(this.#idStart, new Uint32Array(capacity + 1));
-    this.#flags = grown(this.#flags, new Uint8Array(capacity));
-  }
-
-  #clear(): void {
-    this.count = 0;
-    this.estimatedBytes = HEADER_BYTES;
-    this.#cellCount = 0;
-    this.#idBytes = 0;
-    this.#texts.clear();
-    this.#shapes = [];
-    this.#shapesByFirstPath.clear();
-    this.#lastShape = null;
-    this.#shapeFields = 0;
-  }
-}
-
-function matches(shape: Shape, fields: AdmittedEvent['fields']): boolean {
-  if (shape.paths.length !== fields.count) return false;
-  for (let at = 0; at < fields.count; at++) {
-    if (
-      shape.paths[at] !== fields.paths[at] ||
-      shape.tags[at] !== fields.tags[at] ||
-      shape.scales[at] !== fields.scales[at]
-    ) {
-      return false;
-    }
-  }
-  return true;
-}
-
-function grown<T extends Uint8Array | Uint32Array | Float64Array>(from: T, to: T): T {
-  to.set(from as never);
-  return to;
-}
-
-interface Counts {
+export interface Counts {
   readonly events: number;
   readonly cells: number;
   readonly texts: number;
@@ -301,7 +71,8 @@ interface Counts {
   readonly idBytes: number;
 }
 
-function layOut(counts: Counts) {
+/** Where each section begins. */
+export function layOut(counts: Counts) {
   let end = HEADER_BYTES;
   const section = (bytes: number): number => {
     const start = end;

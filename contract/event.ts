@@ -1,5 +1,3 @@
-import type { Fields } from './fields.ts';
-
 /** The limits of one event; the message of `field_too_long` names them. Bytes of UTF-8. */
 export const EVENT_LIMITS = { idBytes: 256, subjectBytes: 256, sourceBytes: 512, typeBytes: 128 } as const;
 
@@ -13,17 +11,4 @@ export interface UsageEvent {
   /** RFC 3339; absent means the time of acceptance. Digits beyond the millisecond are cut. */
   readonly time?: string;
   readonly data?: Readonly<Record<string, unknown>>;
-}
-
-/** An event that the edge has admitted. `fields` is scratch space, valid until the next event. */
-export interface AdmittedEvent {
-  readonly tenant: string;
-  readonly source: string;
-  readonly id: string;
-  readonly type: string;
-  readonly subject: string;
-  /** Epoch milliseconds; the time of acceptance when the sender gave none. */
-  readonly timeMs: number;
-  readonly timeGiven: boolean;
-  readonly fields: Fields;
 }

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { chaskey, double, formatIdentity, IdentityHasher, parseIdentity, shardOf } from './identity.ts';
+import { identityOf } from '../test/event-batch.ts';
+import { Chaskey, double, formatIdentity, IdentityHasher, parseIdentity, ShardRule } from './identity.ts';
 
 // Chaskey-12's published vectors (N. Mouha, reference implementation): the MAC of the bytes 0, 1, 2, …, n-1.
 const VECTOR_KEY = [0x833d3433, 0x009f389f, 0x2398e64f, 0x417acf39];
@@ -18,10 +19,17 @@ const VECTORS: readonly (readonly [number, readonly number[]])[] = [
   [63, [0x2dd072e1, 0x42b89efe, 0xfb26b615, 0x049aa451]],
 ];
 
-function mac(message: Uint8Array, key: Uint32Array): number[] {
-  const out = new Uint32Array(4);
-  chaskey(message, message.length, key, double(key), double(double(key)), out);
-  return [...out];
+/** The MAC of a message, of which so many whole blocks were taken in before. */
+function mac(message: Uint8Array, key: Uint32Array, blocksBefore = 0): number[] {
+  const chaskey = new Chaskey(key);
+  const bytes = new Uint8Array((message.length + 31) & ~15).fill(0xff);
+  bytes.set(message);
+  const words = new Int32Array(bytes.buffer);
+  const state = new Int32Array(4);
+  const out = new Uint32Array(6);
+  chaskey.begin(words, blocksBefore * 16, state);
+  chaskey.finish(words, bytes, blocksBefore * 16, message.length, state, out, 1);
+  return [...out.subarray(1, 5)];
 }
 
 test.each(VECTORS)('the published vector of %i bytes', (length, expected) => {
@@ -79,7 +87,11 @@ test('the hash is that of an independent model, for any key and message', () => 
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 80 }), key128, (message, key) => {
       const words = Uint32Array.from(wordsOf(key).map(Number));
-      expect(mac(message, words)).toEqual(wordsOf(model(message, key)).map(Number));
+      const expected = wordsOf(model(message, key)).map(Number);
+      // However many of its blocks, but for the last, were taken in before.
+      for (let blocks = 0; blocks === 0 || blocks * 16 < message.length; blocks++) {
+        expect(mac(message, words, blocks)).toEqual(expected);
+      }
     }),
   );
 });
@@ -93,32 +105,63 @@ test('doubling is the multiplication by x in GF(2^128)', () => {
   );
 });
 
-const text = fc.string({ unit: 'grapheme', maxLength: 90 });
 const KEY_HEX = '00112233445566778899aabbccddeeff';
 
-test('an identity is the hash over the fields, each behind its length in bytes', () => {
-  const hasher = new IdentityHasher(KEY_HEX);
-  const key = littleEndian(Buffer.from(KEY_HEX, 'hex'));
+/** The identity as it is defined, from strings. */
+function modelOf(fields: readonly string[]): number[] {
+  const parts = fields.flatMap((field) => {
+    const bytes = Buffer.from(field, 'utf8');
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(bytes.length);
+    return [length, bytes];
+  });
+  return wordsOf(model(Buffer.concat(parts), littleEndian(Buffer.from(KEY_HEX, 'hex')))).map(Number);
+}
+
+// Neighbours share tenants and sources, or beginnings of them, which is what the hasher remembers.
+const text = fc.oneof(
+  fc.string({ unit: 'grapheme', maxLength: 90 }),
+  fc.constantFrom('', 'a', 'ab', 'abc', 'abcd', 'abce', 'gateway-eu-1', 'gateway-eu-2', 'x'.repeat(1_100)),
+);
+
+test('an identity is the hash over the fields, each behind its length in bytes, whatever came before it', () => {
   fc.assert(
-    fc.property(text, text, text, (tenant, source, id) => {
-      const parts = [tenant, source, id].flatMap((field) => {
-        const bytes = Buffer.from(field, 'utf8');
-        const length = Buffer.alloc(4);
-        length.writeUInt32LE(bytes.length);
-        return [length, bytes];
-      });
-      hasher.hash(tenant, source, id);
-      expect([...hasher.words].map(BigInt)).toEqual(wordsOf(model(Buffer.concat(parts), key)));
+    fc.property(fc.array(fc.tuple(text, text, text), { minLength: 1, maxLength: 8 }), (events) => {
+      const hasher = new IdentityHasher(KEY_HEX);
+      for (const fields of events) expect([...identityOf(hasher, ...fields)]).toEqual(modelOf(fields));
     }),
   );
 });
 
+test('neighbours that have the tenant or most of the source in common are told apart', () => {
+  const few = fc.constantFrom('', 'a', 'b', 'gateway-eu-1', 'gateway-eu-2', 'gateway-us-1', 'hateway-eu-1');
+  fc.assert(
+    fc.property(fc.array(fc.tuple(few, few, few), { minLength: 2, maxLength: 30 }), (events) => {
+      const hasher = new IdentityHasher(KEY_HEX);
+      for (const fields of events) expect([...identityOf(hasher, ...fields)]).toEqual(modelOf(fields));
+    }),
+    { numRuns: 200 },
+  );
+});
+
+// What the edge has stored for years must be recognised: these values never change.
+test.each<[string, string, string, string, number]>([
+  ['acme', 'gateway-eu-1', '0b7e5a0e-6f0d-4c8e-9c55-2f6f2f0a8b11', '0a20fbfb-754c-46fb-10b2-1be17f94fea6', 4],
+  ['acme', '', 'evt-1', '2a069ecf-1286-a484-5c76-451416c5294f', 1],
+  ['', '', '', '07a1b8f2-bb0c-b3dd-0b06-f398c8d30eac', 4],
+  ['größe', '日本', 'naïve ☃', 'b02361dc-114d-edf5-2220-df7d3cccd5f9', 0],
+  ['acme', 's'.repeat(300), 'x'.repeat(256), '3220cb86-5eb6-bd60-11de-f2aa260022db', 4],
+])('the identity of %s, %s, %s is %s, and with 7 shards it goes to shard %i', (...row) => {
+  const [tenant, source, id, identity, shard] = row;
+  const words = identityOf(new IdentityHasher(KEY_HEX), tenant, source, id);
+  expect(formatIdentity(words)).toBe(identity);
+  expect(new ShardRule(7).of(words)).toBe(shard);
+});
+
 test('where one field ends and the next begins matters', () => {
   const hasher = new IdentityHasher(KEY_HEX);
-  const identity = (...fields: [string, string, string]): string => {
-    hasher.hash(...fields);
-    return formatIdentity(hasher.words);
-  };
+  const identity = (...fields: [string, string, string]): string =>
+    formatIdentity(identityOf(hasher, ...fields));
   const all = [
     identity('ab', 'c', 'd'),
     identity('a', 'bc', 'd'),
@@ -132,6 +175,15 @@ test('where one field ends and the next begins matters', () => {
   expect(identity('t', 's', 'x'.repeat(10_000))).not.toBe(identity('t', 's', 'x'.repeat(10_001)));
 });
 
+test('an identity is written where it was asked for, and nothing else is', () => {
+  const hasher = new IdentityHasher(KEY_HEX);
+  const view = new DataView(new TextEncoder().encode('abcdefgh   ').buffer);
+  const out = new Uint32Array(12).fill(7);
+  hasher.turnTo(new TextEncoder().encode('acme'));
+  hasher.hash(view, 0, 3, 3, 8, out, 4);
+  expect([...out]).toEqual([7, 7, 7, 7, ...modelOf(['acme', 'abc', 'defgh']), 7, 7, 7, 7]);
+});
+
 test('a key that is not 32 lower-case hexadecimal digits is refused', () => {
   for (const key of ['', 'ff', KEY_HEX.toUpperCase(), `${KEY_HEX}0`, `${KEY_HEX.slice(1)}g`]) {
     expect(() => new IdentityHasher(key)).toThrow(/32 lower-case/);
@@ -141,22 +193,25 @@ test('a key that is not 32 lower-case hexadecimal digits is refused', () => {
 test('the shard is the 128-bit number, first word highest, modulo the shards', () => {
   fc.assert(
     fc.property(
-      fc.tuple(...[0, 1, 2, 3].map(() => fc.nat(0xffff_ffff))),
-      fc.integer({ min: 1, max: 65_536 }),
-      (words, shards) => {
+      fc.tuple(...[0, 1, 2, 3].map(() => fc.oneof(fc.nat(0xffff_ffff), fc.constantFrom(0, 0xffff_ffff)))),
+      fc.oneof(fc.integer({ min: 1, max: 65_536 }), fc.constantFrom(1, 2, 3, 65_535, 65_536)),
+      fc.nat(3),
+      (words, shards, at) => {
         const number = words.reduce((sum, word) => (sum << 32n) | BigInt(word), 0n);
-        expect(shardOf(words, shards)).toBe(Number(number % BigInt(shards)));
+        const memory = Uint32Array.from([...new Array<number>(at).fill(9), ...words, 9]);
+        expect(new ShardRule(shards).of(memory, at)).toBe(Number(number % BigInt(shards)));
       },
     ),
+    { numRuns: 2_000 },
   );
 });
 
 test('shards get about the same number of events', () => {
   const hasher = new IdentityHasher(KEY_HEX);
+  const rule = new ShardRule(4);
   const counts = [0, 0, 0, 0];
   for (let at = 0; at < 20_000; at++) {
-    hasher.hash('acme', 'gateway', `event-${at}`);
-    counts[shardOf(hasher.words, 4)]! += 1;
+    counts[rule.of(identityOf(hasher, 'acme', 'gateway', `event-${at}`))]! += 1;
   }
   // Six standard deviations of a fair draw: sqrt(20,000 · 1/4 · 3/4) = 61.
   for (const count of counts) expect(Math.abs(count - 5_000)).toBeLessThan(6 * 61);

@@ -9,17 +9,29 @@
  * The key belongs to the deployment and never changes: another key would count every event again.
  */
 
-const ROUNDS = 12;
+import { copyWords, sameWords } from './byte-words.ts';
 
-/** Hashes identities with one key. The four words of the last result are in `words` until the next call. */
+const ROUNDS = 12;
+/** A multiple of 16, room for a name of a tenant and a source as they are. */
+const PREFIX_BYTES_FIRST = 1_024;
+
+/**
+ * Hashes identities with one key.
+ *
+ * Neighbours mostly have one tenant and one source, which stand before the id: the state behind their whole
+ * 16-byte blocks is kept, and each event pays for the blocks with bytes of its id.
+ */
 export class IdentityHasher {
-  readonly words = new Uint32Array(4);
-  readonly #key: Uint32Array;
-  readonly #whole: Uint32Array;
-  readonly #partial: Uint32Array;
-  readonly #encoder = new TextEncoder();
-  #buffer = new Uint8Array(4096);
-  #length = 0;
+  readonly #chaskey: Chaskey;
+  /** The message: tenant and source of the last call with their lengths, the prefix, and behind it the id. */
+  #bytes = new Uint8Array(PREFIX_BYTES_FIRST);
+  #words = new Int32Array(this.#bytes.buffer);
+  #view = new DataView(this.#bytes.buffer);
+  #tenantEnd = 4; // the tenant "", until `turnTo`
+  /** 0: no source was hashed since the tenant changed. */
+  #prefixEnd = 0;
+  /** The state behind the whole blocks of the prefix. */
+  readonly #state = new Int32Array(4);
 
   /** @param key 16 bytes as 32 hexadecimal digits. */
   constructor(key: string) {
@@ -29,86 +41,143 @@ export class IdentityHasher {
       Number.parseInt(key.slice(at * 2, at * 2 + 2), 16),
     );
     const view = new DataView(bytes.buffer);
-    this.#key = Uint32Array.from([0, 4, 8, 12], (at) => view.getUint32(at, true));
-    this.#whole = double(this.#key);
-    this.#partial = double(this.#whole);
+    this.#chaskey = new Chaskey(Uint32Array.from([0, 4, 8, 12], (at) => view.getUint32(at, true)));
   }
 
-  /** Sets `words`; the fields are well-formed strings. */
-  hash(tenant: string, source: string, id: string): void {
-    this.#length = 0;
-    this.#append(tenant);
-    this.#append(source);
-    this.#append(id);
-    chaskey(this.#buffer, this.#length, this.#key, this.#whole, this.#partial, this.words);
+  /** From now on the events are this tenant's, UTF-8. */
+  turnTo(tenant: Uint8Array): void {
+    const { length } = tenant;
+    if (this.#tenantEnd === 4 + length && isAt(this.#bytes, 4, tenant)) return;
+    this.#reserve(4 + length);
+    this.#view.setInt32(0, length, true);
+    this.#bytes.set(tenant, 4);
+    this.#tenantEnd = 4 + length;
+    this.#prefixEnd = 0;
   }
 
-  #append(field: string): void {
-    const start = this.#length + 4;
-    if (start + field.length * 3 > this.#buffer.length) {
-      const larger = new Uint8Array((start + field.length * 3) * 2);
-      larger.set(this.#buffer);
-      this.#buffer = larger;
-    }
-    const end = writeText(this.#buffer, start, field, this.#encoder);
+  /**
+   * Sets the four words of `out` from `outAt` on: the identity of the event whose source is
+   * `view[sourceStart, sourceEnd)` and whose id is `view[idStart, idEnd)`, UTF-8, with slack behind them
+   * (byte-words.ts).
+   */
+  hash(
+    view: DataView,
+    sourceStart: number,
+    sourceEnd: number,
+    idStart: number,
+    idEnd: number,
+    out: Uint32Array,
+    outAt = 0,
+  ): void {
+    if (!this.#isSource(view, sourceStart, sourceEnd)) this.#begin(view, sourceStart, sourceEnd);
+    const start = this.#prefixEnd + 4;
+    const end = start + idEnd - idStart;
+    this.#reserve(end);
+    this.#view.setInt32(start - 4, idEnd - idStart, true);
+    copyWords(view, idStart, idEnd, this.#view, start);
+    this.#chaskey.finish(this.#words, this.#bytes, this.#prefixEnd & ~15, end, this.#state, out, outAt);
+  }
+
+  #isSource(view: DataView, start: number, end: number): boolean {
+    const begin = this.#tenantEnd + 4;
     const length = end - start;
-    this.#buffer[start - 4] = length;
-    this.#buffer[start - 3] = length >>> 8;
-    this.#buffer[start - 2] = length >>> 16;
-    this.#buffer[start - 1] = length >>> 24;
-    this.#length = end;
+    return this.#prefixEnd - begin === length && sameWords(this.#view, begin, view, start, length);
+  }
+
+  #begin(view: DataView, start: number, end: number): void {
+    const begin = this.#tenantEnd + 4;
+    const prefixEnd = begin + end - start;
+    this.#reserve(prefixEnd);
+    this.#view.setInt32(begin - 4, end - start, true);
+    copyWords(view, start, end, this.#view, begin);
+    this.#prefixEnd = prefixEnd;
+    this.#chaskey.begin(this.#words, prefixEnd & ~15, this.#state);
+  }
+
+  /** Room for a message of `length` bytes and what the last block is filled up with. */
+  #reserve(length: number): void {
+    if (length + 16 > this.#bytes.length) this.#grow(length + 16);
+  }
+
+  #grow(least: number): void {
+    const larger = new Uint8Array((least * 2 + 15) & ~15);
+    larger.set(this.#bytes);
+    this.#bytes = larger;
+    this.#words = new Int32Array(larger.buffer);
+    this.#view = new DataView(larger.buffer);
   }
 }
 
-/** Writes UTF-8 and returns the end. Short ASCII, which nearly every id is, does without the encoder's call. */
-export function writeText(
-  target: Uint8Array,
-  start: number,
-  text: string,
-  encoder: InstanceType<typeof TextEncoder>,
-): number {
-  const length = text.length;
-  if (length <= 64) {
-    let at = 0;
-    for (; at < length; at++) {
-      const unit = text.charCodeAt(at);
-      if (unit >= 0x80) break;
-      target[start + at] = unit;
+function isAt(bytes: Uint8Array, start: number, text: Uint8Array): boolean {
+  for (let at = 0; at < text.length; at++) if (bytes[start + at] !== text[at]) return false;
+  return true;
+}
+
+/** The MAC with one key. Messages stand at the beginning of aligned memory, seen as bytes and as words. */
+export class Chaskey {
+  readonly #key: Int32Array;
+  readonly #whole: Int32Array;
+  readonly #partial: Int32Array;
+
+  constructor(key: Uint32Array) {
+    const whole = double(key);
+    this.#key = new Int32Array(key);
+    this.#whole = new Int32Array(whole);
+    this.#partial = new Int32Array(double(whole));
+  }
+
+  /** Sets `state` to what it is behind `length` bytes, which are whole blocks and not the end of the message. */
+  begin(words: Int32Array, length: number, state: Int32Array): void {
+    state.set(this.#key);
+    if (length > 0) permute(words, 0, length / 4, state, NO_MASK, state, 0);
+  }
+
+  /**
+   * The MAC of the message of `length` bytes, whose `state` behind its first `from` bytes is known. Writes up to 15
+   * bytes behind its end.
+   */
+  finish(
+    words: Int32Array,
+    bytes: Uint8Array,
+    from: number,
+    length: number,
+    state: Int32Array,
+    out: Uint32Array,
+    outAt: number,
+  ): void {
+    let mask = this.#whole;
+    let end = length;
+    if ((length & 15) !== 0 || length === 0) {
+      mask = this.#partial;
+      bytes[end++] = 1;
+      while ((end & 15) !== 0) bytes[end++] = 0;
     }
-    if (at === length) return start + length;
+    permute(words, from / 4, end / 4, state, mask, out, outAt);
   }
-  return start + encoder.encodeInto(text, target.subarray(start)).written;
 }
 
-/** The MAC of `bytes[0, length)` into `out`. Exported for its test against an independent model. */
-export function chaskey(
-  bytes: Uint8Array,
-  length: number,
-  key: Uint32Array,
-  whole: Uint32Array,
-  partial: Uint32Array,
-  out: Uint32Array,
+const NO_MASK = new Int32Array(4);
+
+/** Takes in the words `[from, end)`, four at a time, the last four with the mask, and writes the state with it. */
+function permute(
+  words: Int32Array,
+  from: number,
+  end: number,
+  state: Int32Array,
+  mask: Int32Array,
+  out: Uint32Array | Int32Array,
+  outAt: number,
 ): void {
-  let v0 = key[0]!;
-  let v1 = key[1]!;
-  let v2 = key[2]!;
-  let v3 = key[3]!;
-  const last = length === 0 ? 0 : (length - 1) & ~15;
-  const complete = length !== 0 && (length & 15) === 0;
-  const mask = complete ? whole : partial;
-  for (let at = 0; at <= last; at += 16) {
-    if (at < last || complete) {
-      v0 ^= word(bytes, at);
-      v1 ^= word(bytes, at + 4);
-      v2 ^= word(bytes, at + 8);
-      v3 ^= word(bytes, at + 12);
-    } else {
-      v0 ^= paddedWord(bytes, at, length);
-      v1 ^= paddedWord(bytes, at + 4, length);
-      v2 ^= paddedWord(bytes, at + 8, length);
-      v3 ^= paddedWord(bytes, at + 12, length);
-    }
-    if (at === last) {
+  let v0 = state[0]!;
+  let v1 = state[1]!;
+  let v2 = state[2]!;
+  let v3 = state[3]!;
+  for (let at = from; at < end; at += 4) {
+    v0 ^= words[at]!;
+    v1 ^= words[at + 1]!;
+    v2 ^= words[at + 2]!;
+    v3 ^= words[at + 3]!;
+    if (at + 4 === end) {
       v0 ^= mask[0]!;
       v1 ^= mask[1]!;
       v2 ^= mask[2]!;
@@ -127,25 +196,10 @@ export function chaskey(
       v2 = (v2 << 16) | (v2 >>> 16);
     }
   }
-  out[0] = v0 ^ mask[0]!;
-  out[1] = v1 ^ mask[1]!;
-  out[2] = v2 ^ mask[2]!;
-  out[3] = v3 ^ mask[3]!;
-}
-
-function word(bytes: Uint8Array, at: number): number {
-  return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
-}
-
-/** A word of the last, short block: the message, one byte 0x01, zeros. */
-function paddedWord(bytes: Uint8Array, at: number, length: number): number {
-  let result = 0;
-  for (let byte = 0; byte < 4; byte++) {
-    const index = at + byte;
-    const value = index < length ? bytes[index]! : index === length ? 1 : 0;
-    result |= value << (8 * byte);
-  }
-  return result;
+  out[outAt] = v0 ^ mask[0]!;
+  out[outAt + 1] = v1 ^ mask[1]!;
+  out[outAt + 2] = v2 ^ mask[2]!;
+  out[outAt + 3] = v3 ^ mask[3]!;
 }
 
 /** Multiplication by x in GF(2^128), as the algorithm derives its two masks from the key. */
@@ -159,11 +213,41 @@ export function double(key: Uint32Array): Uint32Array {
   ]);
 }
 
-/** hash128 mod S, S being at most 2^16: any owner of the key puts an event on the same shard. */
-export function shardOf(words: ArrayLike<number>, shards: number): number {
-  let rest = 0;
-  for (let at = 0; at < 4; at++) rest = (rest * 2 ** 32 + (words[at]! >>> 0)) % shards;
-  return rest;
+/**
+ * The shard of an event: hash128 mod S, the first word highest, so that any owner of the key puts an event on the
+ * same shard.
+ */
+export class ShardRule {
+  /** S, at most 2^16. */
+  readonly shards: number;
+  readonly #inverse: number;
+  // Powers of 2^32 modulo S.
+  readonly #first: number;
+  readonly #second: number;
+  readonly #third: number;
+
+  constructor(shards: number) {
+    this.shards = shards;
+    this.#inverse = 1 / shards;
+    this.#first = 2 ** 32 % shards;
+    this.#second = (this.#first * this.#first) % shards;
+    this.#third = (this.#second * this.#first) % shards;
+  }
+
+  /**
+   * The shard of the identity in `words[at, at + 4)`. All in doubles, which is exact: each word times a power is less
+   * than 2^48, their sum less than 2^50, and the quotient at most 1 off, which is put right.
+   */
+  of(words: Uint32Array, at = 0): number {
+    const sum =
+      words[at]! * this.#third +
+      words[at + 1]! * this.#second +
+      words[at + 2]! * this.#first +
+      words[at + 3]!;
+    const rest = sum - Math.floor(sum * this.#inverse) * this.shards;
+    if (rest < 0) return rest + this.shards;
+    return rest >= this.shards ? rest - this.shards : rest;
+  }
 }
 
 const hex = (value: number): string => (value >>> 0).toString(16).padStart(8, '0');

@@ -13,6 +13,8 @@ export interface KeyRecord {
   readonly scopes: readonly Scope[];
   /** SHA-256 of the secret, lower-case hexadecimal. */
   readonly secretHash: string;
+  /** When it stops being valid, epoch milliseconds; null: when it is revoked. A rotated key has an end. */
+  readonly expiresAtMs: number | null;
 }
 
 const FORM = /^tl_([0-9A-Za-z]{12})_([0-9A-Za-z]{27})$/;

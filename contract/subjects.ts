@@ -12,9 +12,12 @@ export const logOfShard = (shard: number): { name: string; subject: string } => 
 /** Published by an aggregator after a watermark moved; the ledger wakes on it. A hint, never the truth. */
 export const FLUSH_NOTICE = 'tallyline.flush';
 
-/** KV buckets. Postgres is the master of both; the edges watch. */
+/** KV buckets. Postgres is the master of all three; the edges watch. */
 export const BUCKET_KEYS = 'tallyline_keys';
 export const BUCKET_METERS = 'tallyline_meters';
+export const BUCKET_QUOTAS = 'tallyline_quotas';
+/** How far each shard is durable, told by its aggregator; see notice.ts. A hint to be checked, never the truth. */
+export const BUCKET_WATERMARKS = 'tallyline_watermarks';
 /** Facts about the deployment that all processes must agree on: shard count, identity key fingerprint. */
 export const BUCKET_DEPLOYMENT = 'tallyline_deployment';
 

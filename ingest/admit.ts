@@ -1,7 +1,17 @@
-import { EVENT_LIMITS, type AdmittedEvent } from '../contract/event.ts';
-import { FIELD_NUMBER, Fields } from '../contract/fields.ts';
+/**
+ * What the edge takes for an event, whatever format it came in. A reader has read one whole event, its attributes
+ * into a Draft and its `data` into the draft part of an EventBatch; here is decided whether it is admitted.
+ *
+ * One fault an event is told, and which one does not depend on the format: that it is no object; specversion; id,
+ * source, type, subject and time in this order; a field that is not known; data that is not JSON; the first fault
+ * met in reading (repeated keys, and everything about `data`); its size.
+ */
+import { ID, SOURCE, SUBJECT, TYPE, ATTRIBUTES_KEPT, type EventBatch } from '../contract/event-batch.ts';
+import { EVENT_LIMITS } from '../contract/event.ts';
+import { FIELD_LIMITS, FIELD_NUMBER } from '../contract/fields.ts';
 import { REJECTIONS, type EdgeRejectionCode } from '../contract/rejections.ts';
 import { DAY_MS } from '../contract/window.ts';
+import { ABSENT, BROKEN, OTHER, TEXT, TIME, shortened, type Draft } from './draft.ts';
 import { InstantReader } from './instant.ts';
 
 /** What the edge takes, from its config; the shape of an event itself has its limits in contract/. */
@@ -14,135 +24,168 @@ export interface AdmitLimits {
   readonly batchEventsMax: number;
 }
 
-/** Bytes of UTF-8 in everything that is kept of an event: its texts, its paths and its values. */
+/** Bytes of UTF-8 in everything that is kept of an event: its texts, its paths and its values, 8 a number. */
 export const EVENT_BYTES_MAX = 65_536;
 
-class Scratch implements AdmittedEvent {
-  tenant = '';
-  source = '';
-  id = '';
-  type = '';
-  subject = '';
-  timeMs = 0;
-  timeGiven = false;
-  readonly fields = new Fields();
-}
+const NUMBER_BYTES = 8;
+/** What a field can add to the bytes that were read for an event: a nested path repeats its beginning. */
+const FIELD_BYTES_ADDED_MAX = FIELD_LIMITS.pathLengthMax + NUMBER_BYTES;
 
-/**
- * Admits one event after the other. The admitted event is scratch space, valid until the next call: at
- * hundreds of thousands of events a second an object an event would be most of the cost.
- */
+const NAMES = ['id', 'source', 'type', 'subject'] as const;
+const BYTES_MAX = [
+  EVENT_LIMITS.idBytes,
+  EVENT_LIMITS.sourceBytes,
+  EVENT_LIMITS.typeBytes,
+  EVENT_LIMITS.subjectBytes,
+] as const;
+
 export class Admission {
-  /** The event that was admitted last. */
-  readonly event: AdmittedEvent;
   readonly batchEventsMax: number;
-  readonly #scratch = new Scratch();
   readonly #instants = new InstantReader();
   readonly #ageMsMax: number;
   readonly #aheadMsMax: number;
-  /** The field that the last refusal is about; '' when it is about the event as a whole. */
-  #fault = '';
+  /** What the last refusal is about; '' when it is about the event as a whole. */
+  #field = '';
 
   constructor(limits: AdmitLimits) {
-    this.event = this.#scratch;
     this.batchEventsMax = limits.batchEventsMax;
     this.#ageMsMax = limits.eventAgeDaysMax * DAY_MS;
     this.#aheadMsMax = limits.eventAheadSecondsMax * 1_000;
   }
 
-  /** Null when the parsed JSON is an event, which then stands in `event`; else the code of the refusal. */
-  admit(value: unknown, tenant: string, nowMs: number): EdgeRejectionCode | null {
-    this.#fault = '';
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'event_not_an_object';
-    const sent = value as Record<string, unknown>;
-    const { id, type, subject, time } = sent;
-    const source = sent['source'] ?? '';
-    const fault =
-      this.#text('id', id, EVENT_LIMITS.idBytes) ??
-      (source === '' ? null : this.#text('source', source, EVENT_LIMITS.sourceBytes)) ??
-      this.#text('type', type, EVENT_LIMITS.typeBytes) ??
-      this.#text('subject', subject, EVENT_LIMITS.subjectBytes) ??
-      this.#time(time, nowMs) ??
-      this.#data(sent['data']);
+  /**
+   * Null when the draft is an event: its columns are set in `batch`, at the index `batch.count`, and the reader
+   * commits it. Else the code of the refusal, with its message in `message`.
+   */
+  admit(
+    batch: EventBatch,
+    draft: Draft,
+    requireSpecversion: boolean,
+    nowMs: number,
+  ): EdgeRejectionCode | null {
+    if (!draft.isObject) return this.#refuse('event_not_an_object', '');
+    const { specversion } = draft;
+    if (specversion === 'other') return this.#refuse('specversion_unknown', '');
+    if (requireSpecversion && specversion === 'absent') return this.#refuse('field_missing', 'specversion');
+    let fault: EdgeRejectionCode | null = null;
+    if (!this.#usual(batch, draft)) {
+      fault =
+        this.#text(batch, draft, ID, false) ??
+        this.#text(batch, draft, SOURCE, !requireSpecversion) ??
+        this.#text(batch, draft, TYPE, false) ??
+        this.#text(batch, draft, SUBJECT, false);
+    }
+    fault ??= this.#time(batch, draft, nowMs);
     if (fault !== null) return fault;
-    const scratch = this.#scratch;
-    scratch.tenant = tenant;
-    scratch.id = id as string;
-    scratch.source = source as string;
-    scratch.type = type as string;
-    scratch.subject = subject as string;
-    if (!this.#fits()) {
-      this.#fault = '';
-      return 'event_too_large';
+    if (draft.hasUnknownField && (specversion === 'absent' || draft.hasForeignField)) {
+      return this.#refuse('field_unknown', unknownField(batch, draft));
     }
-    return null;
+    if (draft.hasForeignData) return this.#refuse('data_not_json', '');
+    if (draft.fault !== null) return this.#refuse(draft.fault, draft.faultField);
+    const fields = batch.fieldCount - batch.fieldStart[batch.count]!;
+    if (draft.bytesAtMost + fields * FIELD_BYTES_ADDED_MAX <= EVENT_BYTES_MAX || fits(batch)) return null;
+    return this.#refuse('event_too_large', '');
   }
 
-  /** The public message of the last refusal: it names the field. */
   message(code: EdgeRejectionCode): string {
-    const { message } = REJECTIONS[code];
-    return this.#fault === '' ? message : `${this.#fault}: ${message}`;
+    return messageOf(code, this.#field);
   }
 
-  #text(field: string, value: unknown, bytesMax: number): EdgeRejectionCode | null {
-    this.#fault = field;
-    if (value === undefined || value === null || value === '') return 'field_missing';
-    if (typeof value !== 'string') return 'field_not_text';
-    if (value.length > bytesMax) return 'field_too_long';
-    let ascii = true;
-    for (let at = 0; at < value.length; at++) {
-      const unit = value.charCodeAt(at);
-      if (unit < 0x20 || (unit >= 0x7f && unit <= 0x9f)) return 'text_has_control';
-      if (unit > 0x7f) ascii = false;
+  #usual(batch: EventBatch, draft: Draft): boolean {
+    const { kind, plain, start, end } = draft;
+    const { start: starts, end: ends } = batch;
+    let column = batch.count * ATTRIBUTES_KEPT;
+    for (let attribute = 0; attribute < ATTRIBUTES_KEPT; attribute++, column++) {
+      const from = start[attribute]!;
+      const to = end[attribute]!;
+      const length = to - from;
+      if (kind[attribute] !== TEXT || plain[attribute] !== 1 || length > BYTES_MAX[attribute]! || length === 0) return false;
+      starts[column] = from;
+      ends[column] = to;
     }
-    if (ascii) return null;
-    // Two different lone surrogates would be the same bytes, and so two different ids one identity.
-    if (!value.isWellFormed()) return 'text_not_unicode';
-    return Buffer.byteLength(value) > bytesMax ? 'field_too_long' : null;
+    return true;
   }
 
-  #time(value: unknown, nowMs: number): EdgeRejectionCode | null {
-    const scratch = this.#scratch;
-    this.#fault = 'time';
-    scratch.timeGiven = value !== undefined && value !== null;
-    scratch.timeMs = nowMs;
-    if (!scratch.timeGiven) return null;
-    if (typeof value !== 'string') return 'field_not_text';
-    const timeMs = this.#instants.read(value);
-    if (timeMs === null) return 'time_not_rfc3339';
-    if (timeMs < 0 || timeMs < nowMs - this.#ageMsMax) return 'time_too_old';
-    if (timeMs > nowMs + this.#aheadMsMax) return 'time_too_far_ahead';
-    scratch.timeMs = timeMs;
-    return null;
-  }
-
-  #data(value: unknown): EdgeRejectionCode | null {
-    const { fields } = this.#scratch;
-    const fault = fields.read(value);
-    if (fault === null) return null;
-    this.#fault = shortened(fields.faultPath);
-    return fault as EdgeRejectionCode;
-  }
-
-  /** Counts bytes only when three a character, the most that UTF-8 takes, would be too many. */
-  #fits(): boolean {
-    const { id, source, type, subject, fields } = this.#scratch;
-    let characters = id.length + source.length + type.length + subject.length;
-    for (let at = 0; at < fields.count; at++) {
-      characters += fields.paths[at]!.length + fields.texts[at]!.length + 8;
+  #text(batch: EventBatch, draft: Draft, attribute: number, optional: boolean): EdgeRejectionCode | null {
+    const kind = draft.kind[attribute];
+    const column = batch.count * ATTRIBUTES_KEPT + attribute;
+    if (kind === TEXT) {
+      const start = draft.start[attribute]!;
+      const end = draft.end[attribute]!;
+      batch.start[column] = start;
+      batch.end[column] = end;
+      const length = end - start;
+      if (length > BYTES_MAX[attribute]!) return this.#refuse('field_too_long', NAMES[attribute]!);
+      if (length > 0) {
+        if (draft.plain[attribute] === 1 || !hasControl(batch.bytes, start, end)) return null;
+        return this.#refuse('text_has_control', NAMES[attribute]!);
+      }
+    } else {
+      batch.start[column] = 0;
+      batch.end[column] = 0;
+      if (kind === OTHER) return this.#refuse('field_not_text', NAMES[attribute]!);
+      if (kind === BROKEN) return this.#refuse('text_not_unicode', NAMES[attribute]!);
     }
-    if (characters * 3 <= EVENT_BYTES_MAX) return true;
-    let bytes = 0;
-    for (const text of [id, source, type, subject]) bytes += Buffer.byteLength(text);
-    for (let at = 0; at < fields.count; at++) {
-      bytes += Buffer.byteLength(fields.paths[at]!);
-      bytes += fields.tags[at] === FIELD_NUMBER ? 8 : Buffer.byteLength(fields.texts[at]!);
+    return optional ? null : this.#refuse('field_missing', NAMES[attribute]!);
+  }
+
+  #time(batch: EventBatch, draft: Draft, nowMs: number): EdgeRejectionCode | null {
+    const { count } = batch;
+    const kind = draft.kind[TIME];
+    if (kind === ABSENT) {
+      batch.timeMs[count] = nowMs;
+      batch.timeGiven[count] = 0;
+      return null;
     }
-    return bytes <= EVENT_BYTES_MAX;
+    if (kind === OTHER) return this.#refuse('field_not_text', 'time');
+    const timeMs =
+      kind === TEXT ? this.#instants.read(batch.view, draft.start[TIME]!, draft.end[TIME]!) : NaN;
+    if (timeMs >= nowMs - this.#ageMsMax && timeMs <= nowMs + this.#aheadMsMax && timeMs >= 0) {
+      batch.timeMs[count] = timeMs;
+      batch.timeGiven[count] = 1;
+      return null;
+    }
+    if (Number.isNaN(timeMs)) return this.#refuse('time_not_rfc3339', 'time');
+    return this.#refuse(timeMs > nowMs ? 'time_too_far_ahead' : 'time_too_old', 'time');
+  }
+
+  #refuse(code: EdgeRejectionCode, field: string): EdgeRejectionCode {
+    this.#field = field;
+    return code;
   }
 }
 
-/** A path stands in a message; a sender who made it a megabyte long need not read all of it. */
-function shortened(path: string): string {
-  return path.length <= 120 ? path : `${path.slice(0, 120)}…`;
+/** The public message of a code: it names the field. */
+export function messageOf(code: EdgeRejectionCode, field: string): string {
+  const { message } = REJECTIONS[code];
+  return field === '' ? message : `${field}: ${message}`;
+}
+
+/** U+0000 to U+001F, U+007F and U+0080 to U+009F in UTF-8. */
+function hasControl(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) {
+    const byte = bytes[at]!;
+    if (byte < 0x20 || byte === 0x7f) return true;
+    if (byte === 0xc2 && bytes[at + 1]! < 0xa0) return true;
+  }
+  return false;
+}
+
+function unknownField(batch: EventBatch, draft: Draft): string {
+  const name = Buffer.from(batch.bytes.subarray(draft.unknownStart, draft.unknownEnd)).toString();
+  return shortened(name);
+}
+
+/** Counts exactly. The attributes of the draft stand in its columns already. */
+function fits(batch: EventBatch): boolean {
+  const { count, fieldCount, paths } = batch;
+  let bytes = 0;
+  for (let at = count * ATTRIBUTES_KEPT; at < (count + 1) * ATTRIBUTES_KEPT; at++) {
+    bytes += batch.end[at]! - batch.start[at]!;
+  }
+  for (let at = batch.fieldStart[count]!; at < fieldCount; at++) {
+    bytes += paths.length[batch.path[at]!]!;
+    bytes += batch.code[at]! >> 8 === FIELD_NUMBER ? NUMBER_BYTES : batch.textEnd[at]! - batch.textStart[at]!;
+  }
+  return bytes <= EVENT_BYTES_MAX;
 }

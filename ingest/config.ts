@@ -1,4 +1,4 @@
-import { integer, text, url } from '../runtime/config.ts';
+import { integer, optional, text, url } from '../runtime/config.ts';
 import { logFields } from '../runtime/logs.ts';
 
 export const fields = {
@@ -44,6 +44,18 @@ export const fields = {
     default: 30,
     min: 1,
     max: 600,
+  }),
+  connectionsMax: integer('TALLYLINE_EDGE_CONNECTIONS_MAX', {
+    describe: 'connections open at a time, streams included; keep it below the open files of the process',
+    default: 18_432,
+    min: 1,
+    max: 1_000_000,
+  }),
+  decompressionsMax: integer('TALLYLINE_EDGE_DECOMPRESSIONS_MAX', {
+    describe: 'bodies decompressed at a time, each holding up to twice the largest body',
+    default: 2,
+    min: 1,
+    max: 64,
   }),
   requestsInFlightMax: integer('TALLYLINE_EDGE_REQUESTS_IN_FLIGHT_MAX', {
     describe: 'requests let in and not yet answered',
@@ -93,10 +105,94 @@ export const fields = {
     min: 100,
     max: 60_000,
   }),
+  journalFolder: optional(
+    text('TALLYLINE_EDGE_JOURNAL', {
+      describe: 'folder of the edge journal: events are taken while NATS is away; unset for none',
+    }),
+  ),
+  journalBytesMax: integer('TALLYLINE_EDGE_JOURNAL_BYTES_MAX', {
+    describe: 'bytes that the edge journal may take on disk',
+    default: 1_073_741_824,
+    min: 1_048_576,
+    max: 1_099_511_627_776,
+  }),
+  journalSegmentBytes: integer('TALLYLINE_EDGE_JOURNAL_SEGMENT_BYTES', {
+    describe: 'bytes of one file of the edge journal; at most a quarter of the whole',
+    default: 16_777_216,
+    min: 65_536,
+    max: 268_435_456,
+  }),
   keysProvedMax: integer('TALLYLINE_EDGE_KEYS_PROVED_MAX', {
     describe: 'API keys remembered as proved',
     default: 10_000,
     min: 1,
     max: 1_000_000,
+  }),
+  streamConnectionsMax: integer('TALLYLINE_EDGE_STREAM_CONNECTIONS_MAX', {
+    describe: 'WebSocket streams open at a time',
+    default: 16_384,
+    min: 1,
+    max: 1_000_000,
+  }),
+  streamConnectionsOfTenantMax: integer('TALLYLINE_EDGE_STREAM_CONNECTIONS_OF_TENANT_MAX', {
+    describe: 'of these, streams of one tenant',
+    default: 12_288,
+    min: 1,
+    max: 1_000_000,
+  }),
+  streamFrameBytesMax: integer('TALLYLINE_EDGE_STREAM_FRAME_BYTES_MAX', {
+    describe: 'bytes of one frame of a stream',
+    default: 1_048_576,
+    min: 1_024,
+    max: 67_108_864,
+  }),
+  streamCreditBatches: integer('TALLYLINE_EDGE_STREAM_CREDIT_BATCHES', {
+    describe: 'batches that one stream may have under way',
+    default: 64,
+    min: 1,
+    max: 65_536,
+  }),
+  streamCreditBytes: integer('TALLYLINE_EDGE_STREAM_CREDIT_BYTES', {
+    describe: 'bytes of the frames that one stream may have under way',
+    default: 8_388_608,
+    min: 1_024,
+    max: 1_073_741_824,
+  }),
+  streamIdleSeconds: integer('TALLYLINE_EDGE_STREAM_IDLE_SECONDS', {
+    describe: 'how long a stream may be silent, pongs included',
+    default: 60,
+    min: 8,
+    max: 960,
+  }),
+  streamUnreadBytesMax: integer('TALLYLINE_EDGE_STREAM_UNREAD_BYTES_MAX', {
+    describe: 'bytes of answers that a stream may leave unread',
+    default: 1_048_576,
+    min: 4_096,
+    max: 1_073_741_824,
+  }),
+  tenantEventsPerSecond: integer('TALLYLINE_EDGE_TENANT_EVENTS_PER_SECOND', {
+    describe: 'events a second of a tenant without a quota of its own, at this edge; 0 for no limit',
+    default: 0,
+    min: 0,
+    max: 1_000_000_000,
+  }),
+  tenantBytesPerSecond: integer('TALLYLINE_EDGE_TENANT_BYTES_PER_SECOND', {
+    describe: 'body bytes a second of a tenant without a quota of its own, at this edge; 0 for no limit',
+    default: 0,
+    min: 0,
+    max: 100_000_000_000,
+  }),
+  // A client that sends once a second may be late with one batch: two of them then come together.
+  quotaBurstSeconds: integer('TALLYLINE_EDGE_QUOTA_BURST_SECONDS', {
+    describe: "how many seconds' worth of its quota a tenant may send at once",
+    default: 2,
+    min: 1,
+    max: 60,
+  }),
+  quotaTenantsMax: integer('TALLYLINE_EDGE_QUOTA_TENANTS_MAX', {
+    describe: 'tenants whose use of their quota is remembered',
+    default: 100_000,
+    min: 1,
+    max: 10_000_000,
   }),
 };

@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { decodeBlock, idOf } from '../contract/block.ts';
-import type { AdmittedEvent } from '../contract/event.ts';
-import { Fields } from '../contract/fields.ts';
-import { IdentityHasher, shardOf } from '../contract/identity.ts';
+import { EventBatch } from '../contract/event-batch.ts';
+import type { UsageEvent } from '../contract/event.ts';
+import { IdentityHasher, ShardRule } from '../contract/identity.ts';
+import { batchOf, identityOf } from '../test/event-batch.ts';
 import { Pack, type PackLimits, type Ticket } from './pack.ts';
 
 const KEY = '0f'.repeat(16);
@@ -11,6 +12,7 @@ const KEY = '0f'.repeat(16);
 interface Sent {
   readonly shard: number;
   readonly ids: string[];
+  readonly bytes: number;
   readonly ack: () => void;
   readonly fail: (error: Error) => void;
 }
@@ -30,7 +32,7 @@ function world(shards: number, limits: Partial<PackLimits> = {}) {
           const block = decodeBlock(bytes);
           expect(block.count).toBe(events);
           const ids = Array.from({ length: events }, (_, at) => idOf(block, at));
-          sent.push({ shard, ids, ack: () => resolve(null), fail: reject });
+          sent.push({ shard, ids, bytes: bytes.length, ack: () => resolve(null), fail: reject });
         }),
       now: () => 0,
       defer: (run) => void deferred.push(run),
@@ -53,22 +55,24 @@ function world(shards: number, limits: Partial<PackLimits> = {}) {
   };
 }
 
-const fields = new Fields();
-fields.read({ n: 1 });
-const event = (id: string): AdmittedEvent => ({
-  tenant: 'acme',
-  source: 's',
+const batch = new EventBatch();
+const eventOf = (id: string): UsageEvent => ({
   id,
+  source: 's',
   type: 't',
   subject: 'x',
-  timeMs: 0,
-  timeGiven: true,
-  fields,
+  time: '2026-11-21T00:00:00Z',
+  data: { n: 1 },
 });
 
 function request(pack: Pack, ids: readonly string[]): { ticket: Ticket; outcomes: unknown[] } {
+  return requestOf(pack, ids.map(eventOf));
+}
+
+function requestOf(pack: Pack, events: readonly UsageEvent[]): { ticket: Ticket; outcomes: unknown[] } {
   const ticket = pack.begin();
-  for (const id of ids) pack.add(ticket, event(id));
+  batchOf('acme', events, batch);
+  for (let event = 0; event < batch.count; event++) pack.add(ticket, batch, event);
   const outcomes: unknown[] = [];
   pack.end(ticket, (failure) => outcomes.push(failure));
   return { ticket, outcomes };
@@ -141,6 +145,38 @@ test('or until it is full, by events or by bytes', () => {
   expect(byBytes.sent.length).toBeGreaterThan(1);
 });
 
+test('a block has fewer bytes than its limit and one event more, whatever the texts are made of', () => {
+  const limit = 4_096;
+  const { pack, sent } = world(1, { blockBytesMax: limit });
+  // Three bytes of UTF-8 for each UTF-16 unit, and nothing in common: as large as events of their length can be.
+  const events = Array.from({ length: 100 }, (_, at) => ({
+    ...eventOf(`日本${at}`),
+    subject: '語'.repeat(60) + String(at),
+    data: { [`鍵${at}`]: '値'.repeat(50) + String(at) },
+  }));
+  requestOf(pack, events);
+  pack.flush();
+  expect(sent.flatMap(({ ids }) => ids)).toEqual(events.map(({ id }) => id));
+  expect(sent.length).toBeGreaterThan(10);
+  for (const { bytes } of sent) expect(bytes).toBeLessThan(limit + 600);
+  for (const { bytes } of sent.slice(0, -1)) expect(bytes).toBeGreaterThan(limit - 60);
+});
+
+test('events of tenants that share a batch, one after the other, have their own identities', () => {
+  const { pack, sent } = world(1_000);
+  const hasher = new IdentityHasher(KEY);
+  const rule = new ShardRule(1_000);
+  const expected: number[] = [];
+  for (const tenant of ['acme', 'globex', 'acme']) {
+    batchOf(tenant, [eventOf('a'), eventOf('b')], batch);
+    for (let event = 0; event < batch.count; event++) pack.add(pack.begin(), batch, event);
+    for (const id of ['a', 'b']) expected.push(rule.of(identityOf(hasher, tenant, 's', id)));
+  }
+  pack.flush();
+  const found = sent.flatMap(({ shard, ids }) => ids.map(() => shard));
+  expect(found.sort((a, b) => a - b)).toEqual(expected.sort((a, b) => a - b));
+});
+
 test('a request is done when all its blocks are settled, and failed when one has failed', async () => {
   const { pack, sent, endTurn } = world(4);
   const { ticket, outcomes } = request(
@@ -199,6 +235,7 @@ test('whatever comes in whichever order, every event is in one block of its shar
       fc.integer({ min: 1, max: 5 }),
       async (steps, shards) => {
         const { pack, sent, endTurn, endLinger } = world(shards, { blockEventsMax: 10 });
+        const rule = new ShardRule(shards);
         const requests: { ids: string[]; outcomes: unknown[] }[] = [];
         const open = new Set<Sent>();
         const failed = new Set<string>();
@@ -231,8 +268,7 @@ test('whatever comes in whichever order, every event is in one block of its shar
         expect(sent.flatMap(({ ids }) => ids).sort()).toEqual(requests.flatMap(({ ids }) => ids).sort());
         for (const { shard, ids } of sent) {
           for (const id of ids) {
-            hasher.hash('acme', 's', id);
-            expect(shardOf(hasher.words, shards)).toBe(shard);
+            expect(rule.of(identityOf(hasher, 'acme', 's', id))).toBe(shard);
           }
         }
         for (const { ids, outcomes } of requests) {

@@ -17,14 +17,14 @@
  * tried again here, and what its other blocks have stored stays: the sender repeats the whole request with
  * the same ids, and identities make that harmless.
  */
-import { BlockBuilder } from '../contract/block.ts';
-import type { AdmittedEvent } from '../contract/event.ts';
-import { IdentityHasher, shardOf } from '../contract/identity.ts';
-import { hashPayload } from '../contract/payload.ts';
+import { BlockBuilder } from '../contract/block-builder.ts';
+import { BlockMemory } from '../contract/block-memory.ts';
+import { ATTRIBUTES_KEPT, ID, SOURCE, type EventBatch } from '../contract/event-batch.ts';
+import { IdentityHasher, ShardRule } from '../contract/identity.ts';
 
 export interface PackLimits {
   readonly blockEventsMax: number;
-  /** By the builder's estimate. */
+  /** A block is sent once it may have so many bytes: it has at most one event more. */
   readonly blockBytesMax: number;
   readonly lingerMs: number;
 }
@@ -53,8 +53,9 @@ export interface Ticket {
 interface Shard {
   readonly number: number;
   readonly builder: BlockBuilder;
-  /** Whose events are in the open block; the newest last. */
+  /** Whose events are in the open block. */
   tickets: Ticket[];
+  newest: Ticket | null;
   inFlight: number;
   stopLinger: (() => void) | null;
   /** Whether the shard is in the list of those to look at when the turn ends. */
@@ -65,18 +66,23 @@ export class Pack {
   readonly #port: PackPort;
   readonly #limits: PackLimits;
   readonly #hasher: IdentityHasher;
-  readonly #payloadHash = new Uint32Array(2);
+  readonly #rule: ShardRule;
   readonly #shards: Shard[];
+  /** Of the event that is being added. */
+  readonly #identity = new Uint32Array(4);
   #touched: Shard[] = [];
 
   constructor(o: { shards: number; identityKey: string; limits: PackLimits; port: PackPort }) {
     this.#port = o.port;
     this.#limits = o.limits;
     this.#hasher = new IdentityHasher(o.identityKey);
+    this.#rule = new ShardRule(o.shards);
+    const memory = new BlockMemory();
     this.#shards = Array.from({ length: o.shards }, (_, number) => ({
       number,
-      builder: new BlockBuilder(),
+      builder: new BlockBuilder(memory),
       tickets: [],
+      newest: null,
       inFlight: 0,
       stopLinger: null,
       touched: false,
@@ -94,13 +100,18 @@ export class Pack {
   }
 
   /** Copies the event in. */
-  add(ticket: Ticket, event: AdmittedEvent): void {
-    this.#hasher.hash(event.tenant, event.source, event.id);
-    hashPayload(event, this.#payloadHash);
-    const shard = this.#shards[shardOf(this.#hasher.words, this.#shards.length)]!;
+  add(ticket: Ticket, batch: EventBatch, event: number): void {
+    const { view, start, end } = batch;
+    const source = event * ATTRIBUTES_KEPT + SOURCE;
+    const id = event * ATTRIBUTES_KEPT + ID;
+    const identity = this.#identity;
+    this.#hasher.turnTo(batch.tenant);
+    this.#hasher.hash(view, start[source]!, end[source]!, start[id]!, end[id]!, identity);
+    const shard = this.#shards[this.#rule.of(identity)]!;
     const { builder } = shard;
-    builder.add(event, this.#hasher.words, this.#payloadHash);
-    if (shard.tickets.at(-1) !== ticket) {
+    builder.add(batch, event, identity);
+    if (shard.newest !== ticket) {
+      shard.newest = ticket;
       shard.tickets.push(ticket);
       ticket.pending += 1;
     }
@@ -145,6 +156,7 @@ export class Pack {
     shard.stopLinger = null;
     const { tickets } = shard;
     shard.tickets = [];
+    shard.newest = null;
     const events = shard.builder.count;
     const block = shard.builder.finish(this.#port.now());
     shard.inFlight += 1;

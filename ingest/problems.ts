@@ -6,7 +6,7 @@
 import { REJECTIONS, type EdgeRejectionCode } from '../contract/rejections.ts';
 
 interface ProblemKind {
-  readonly status: 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 422 | 500 | 503;
+  readonly status: 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 422 | 426 | 429 | 500 | 503;
   /** The same for every occurrence. */
   readonly title: string;
   /** What to do. */
@@ -25,7 +25,11 @@ const NOTHING_STORED = 'Nothing of this request was stored: send it again.';
 
 export const EDGE_PROBLEMS = {
   key_missing: kind(401, 'No API key was sent.', 'Send the header `Authorization: Bearer tl_…`.'),
-  key_invalid: kind(401, 'The API key is not known or was revoked.', 'Check the key, or ask for a new one.'),
+  key_invalid: kind(
+    401,
+    'The API key is not known, was revoked, or has ended.',
+    'Check the key, or ask for a new one.',
+  ),
   scope_missing: kind(403, 'The API key may not send events.', 'Use a key that has the scope `ingest`.'),
   not_found: kind(404, 'There is no such thing here.', 'Events go to POST /v1/events.'),
   method_not_allowed: kind(405, 'The method is not allowed here.', 'Events are sent with POST.'),
@@ -34,6 +38,27 @@ export const EDGE_PROBLEMS = {
     422,
     'Every event of the request was rejected.',
     'Correct what `rejected` says of each event; the same events sent again are rejected again.',
+  ),
+  events_rejected: kind(
+    400,
+    'Some events of the request were rejected, all others are stored.',
+    'Correct what `rejected` says of each. To send the others again with the same ids changes nothing.',
+  ),
+  upgrade_required: kind(
+    426,
+    'This is the address of a WebSocket.',
+    'Open it as one, with the subprotocol `tallyline.v1.json` or `tallyline.v1.msgpack`.',
+  ),
+  subprotocol_unknown: kind(
+    400,
+    'No subprotocol that is spoken here was offered.',
+    'Offer `tallyline.v1.json` or `tallyline.v1.msgpack` in Sec-WebSocket-Protocol.',
+  ),
+  too_many_connections: kind(503, 'Too many streams are open.', 'Use one stream for many events.'),
+  quota_exceeded: kind(
+    429,
+    'The tenant has used up its quota for now.',
+    'Nothing of this request was stored: send it again when the time of Retry-After is over.',
   ),
   internal_error: kind(500, 'Something is wrong on our side.', SAFE_RETRY),
   edge_busy: kind(503, 'Too much is on its way to the log.', NOTHING_STORED),
@@ -47,6 +72,11 @@ export const EDGE_PROBLEMS = {
   log_full: kind(
     503,
     'The log is full until its readers have caught up.',
+    `Some events of this request may have been stored, others not. ${SAFE_RETRY}`,
+  ),
+  journal_full: kind(
+    503,
+    'The log cannot be reached or is full, and so is the journal of this server.',
     `Some events of this request may have been stored, others not. ${SAFE_RETRY}`,
   ),
 } as const satisfies Record<string, ProblemKind>;

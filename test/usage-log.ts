@@ -1,14 +1,14 @@
 // What edges would publish, and a model of what must come of it that is too simple to be wrong: plain Maps, one
 // event at a time, bigint arithmetic of its own.
-import { BlockBuilder } from '../contract/block.ts';
+import { BlockBuilder } from '../contract/block-builder.ts';
 import { encodeMeterDefined } from '../contract/control.ts';
-import { Fields } from '../contract/fields.ts';
-import { IdentityHasher, shardOf } from '../contract/identity.ts';
+import { EventBatch } from '../contract/event-batch.ts';
+import { IdentityHasher, ShardRule } from '../contract/identity.ts';
 import type { Meter } from '../contract/meter.ts';
-import { hashPayload } from '../contract/payload.ts';
 import { streamSubject } from '../contract/subjects.ts';
 import type { Verdict } from '../contract/verdicts.ts';
 import { PublishPipeline, type NatsLink, type PublishAck } from '../runtime/nats.ts';
+import { addAll, batchOf, identityOf } from './event-batch.ts';
 
 export interface Sent {
   readonly tenant: string;
@@ -34,6 +34,14 @@ interface ModelShard {
   lastSequence: number;
 }
 
+interface Model {
+  readonly rows: Map<string, ModelRow>;
+  readonly verdicts: Map<string, number>;
+  readonly received: number;
+  readonly unreadable: number;
+  readonly shards: ModelShard[];
+}
+
 const HOUR_MS = 3_600_000;
 const KEY = '0f0e0d0c0b0a09080706050403020100';
 
@@ -56,6 +64,7 @@ export class UsageLog {
   readonly #pipeline: PublishPipeline;
   readonly #hasher = new IdentityHasher(KEY);
   readonly #builder = new BlockBuilder();
+  readonly #batch = new EventBatch();
   readonly #acks: Promise<void>[] = [];
 
   constructor(link: NatsLink, shards: number) {
@@ -86,9 +95,9 @@ export class UsageLog {
   /** Publishes one block for each shard that has any of the events. */
   send(events: readonly Sent[], acceptedAtMs: number): void {
     const byShard = this.#shards.map((): Sent[] => []);
+    const rule = new ShardRule(this.#shards.length);
     for (const event of events) {
-      this.#hasher.hash(event.tenant, '', event.id);
-      byShard[shardOf(this.#hasher.words, this.#shards.length)]!.push(event);
+      byShard[rule.of(identityOf(this.#hasher, event.tenant, '', event.id))]!.push(event);
     }
     byShard.forEach((own, number) => {
       if (own.length === 0) return;
@@ -115,19 +124,35 @@ export class UsageLog {
     await Promise.all(this.#acks.splice(0));
   }
 
+  /** What was judged so far. To be given to `restore` when what is sent from now on was lost and never read. */
+  snapshot(): unknown {
+    const { rows, verdicts, received, unreadable } = this;
+    return structuredClone({ rows, verdicts, received, unreadable, shards: this.#shards });
+  }
+
+  restore(snapshot: unknown): void {
+    const { rows, verdicts, received, unreadable, shards } = structuredClone(snapshot) as Model;
+    this.rows.clear();
+    for (const [key, row] of rows) this.rows.set(key, row);
+    this.verdicts.clear();
+    for (const [key, count] of verdicts) this.verdicts.set(key, count);
+    [this.received, this.unreadable] = [received, unreadable];
+    this.#shards.splice(0, this.#shards.length, ...shards);
+  }
+
+  /** The broker's log was cut back: it ends there now. */
+  rewind(lastSequences: readonly number[]): void {
+    this.#shards.forEach((shard, number) => (shard.lastSequence = lastSequences[number]!));
+  }
+
   close(): void {
     this.#pipeline.close();
   }
 
   #encode(events: readonly Sent[], acceptedAtMs: number): Uint8Array<ArrayBuffer> {
-    const fields = new Fields();
-    const hash = new Uint32Array(2);
     for (const sent of events) {
-      if (fields.read(sent.data) !== null) throw new Error(fields.faultPath);
-      const event = { ...sent, source: '', timeGiven: true, fields };
-      this.#hasher.hash(sent.tenant, '', sent.id);
-      hashPayload(event, hash);
-      this.#builder.add(event, this.#hasher.words, hash);
+      const event = { ...sent, time: new Date(sent.timeMs).toISOString() };
+      addAll(this.#builder, batchOf(sent.tenant, [event], this.#batch), this.#hasher);
     }
     return this.#builder.finish(acceptedAtMs);
   }

@@ -1,0 +1,120 @@
+import fc from 'fast-check';
+import { Packr } from 'msgpackr';
+import { expect, test } from 'vitest';
+import { prepare, REFUSALS } from '../aggregator/prepare.ts';
+import { metersInForce } from '../aggregator/registry.ts';
+import { BlockBuilder } from '../contract/block-builder.ts';
+import type { MeterDefined } from '../contract/control.ts';
+import { EventBatch } from '../contract/event-batch.ts';
+import { AGGREGATIONS } from '../contract/meter.ts';
+import { Admission } from '../ingest/admit.ts';
+import { readBody, type BodyContext } from '../ingest/body.ts';
+import { MeterBook } from '../ingest/meters.ts';
+
+// The edge tells a sender what the aggregator would do to an event for the sake of its meters. Here both judge the
+// same events: the edge while it reads them, the aggregator from a real block of them.
+
+const admission = new Admission({ eventAgeDaysMax: 30, eventAheadSecondsMax: 60, batchEventsMax: 100 });
+const contextOf = (meters: MeterBook): BodyContext => ({
+  admission,
+  meters,
+  tenant: 'acme',
+  tenantBytes: Buffer.from('acme'),
+  nowMs: Date.UTC(2026, 10, 21),
+});
+
+const PATHS = ['a', 'b', 'a.b', 'b.a', 'n.x', 'ü', '\ufeff'];
+const definition: fc.Arbitrary<Omit<MeterDefined['meter'], 'key'>> = fc
+  .record({
+    eventType: fc.constantFrom('request', 'login', '\ufeffrequest'),
+    aggregation: fc.constantFrom(...AGGREGATIONS),
+    path: fc.constantFrom(...PATHS),
+    groupBy: fc.subarray(['region', 'a', 'b']),
+  })
+  .map(({ path, ...rest }) => ({ ...rest, valueProperty: rest.aggregation === 'count' ? null : path }));
+
+const decimal = fc
+  .tuple(
+    fc.constantFrom('', '-'),
+    fc.constantFrom(
+      '0',
+      '7',
+      '12',
+      '999999999999999999',
+      '1000000000000000000',
+      '30000000000000000000',
+      '007',
+      '',
+    ),
+    fc.constantFrom('', '', '.', '.5', '.123456789', '.1234567890', '.1234567891', `.${'0'.repeat(70)}`),
+  )
+  .map((parts) => parts.join(''));
+const scalar = fc.oneof(
+  { weight: 3, arbitrary: fc.constantFrom(0, 1, -1, 1.5, 0.000_000_001, 2 ** 53 - 1) },
+  { weight: 8, arbitrary: decimal },
+  fc.constantFrom<unknown>(null, true, false, {}, [], [null], [1], 'null', 'NaN', '1e3', ' 1', '１', ''),
+);
+const data = fc.dictionary(
+  fc.constantFrom('a', 'b', 'n', 'x', 'a.b', 'b.a', 'region', 'ü', '\ufeff'),
+  fc.oneof(scalar, fc.dictionary(fc.constantFrom('a', 'b', 'x'), scalar, { maxKeys: 3 })),
+  { maxKeys: 5 },
+);
+const event = fc.record({ type: fc.constantFrom('request', 'login', 'other', '\ufeffrequest'), data });
+
+test('the edge refuses an event for the sake of a meter just when the aggregator would, and with the same code', () => {
+  const packr = new Packr({ useRecords: false });
+  const [judged, admitted] = [new EventBatch(), new EventBatch()];
+  const seen = new Map<string, number>();
+  fc.assert(
+    fc.property(
+      fc.array(definition, { maxLength: 4 }),
+      fc.array(event, { minLength: 1, maxLength: 5 }),
+      fc.constantFrom('json' as const, 'msgpack' as const),
+      (definitions, sent, format) => {
+        const defined = definitions.map((meter, at) => ({
+          tenant: 'acme',
+          meter: { key: `m${at}`, ...meter },
+        }));
+        const book = new MeterBook();
+        for (const one of defined) expect(book.set(`acme.${one.meter.key}`, JSON.stringify(one))).toBe(true);
+        const events = sent.map(({ type, data: fields }, at) => ({
+          id: `e${at}`,
+          type,
+          subject: 's',
+          data: fields,
+        }));
+        const body = format === 'json' ? Buffer.from(JSON.stringify(events)) : packr.pack(events);
+
+        // 1. The edge, knowing no meter: what it refuses now it refuses for other reasons.
+        const without = readBody(body, format, contextOf(new MeterBook()), admitted);
+        if (!without.read) throw new Error(without.message);
+        const others = new Set(without.rejected.map(({ index }) => index));
+        const kept = events.map((_, index) => index).filter((index) => !others.has(index));
+
+        // 2. The aggregator, from a block of the others.
+        const builder = new BlockBuilder();
+        kept.forEach((_, at) => builder.add(admitted, at, Uint32Array.of(at, 1, 2, 3)));
+        const byAggregator = new Map<number, string>();
+        if (kept.length > 0) {
+          const { refused } = prepare(builder.finish(0), metersInForce(defined));
+          kept.forEach((index, at) => {
+            if (refused[at] !== 0) byAggregator.set(index, REFUSALS[refused[at]! - 1]!);
+          });
+        }
+
+        // 3. The edge, knowing the meters.
+        const outcome = readBody(body, format, contextOf(book), judged);
+        if (!outcome.read) throw new Error(outcome.message);
+        const byEdge = new Map(
+          outcome.rejected.filter(({ index }) => !others.has(index)).map(({ index, code }) => [index, code]),
+        );
+        expect(byEdge).toEqual(byAggregator);
+        const types = new Set(definitions.map(({ eventType }) => eventType));
+        expect(outcome.unmatched).toBe(kept.filter((index) => !types.has(events[index]!.type)).length);
+        for (const code of byAggregator.values()) seen.set(code, (seen.get(code) ?? 0) + 1);
+      },
+    ),
+    { numRuns: 2_000 },
+  );
+  for (const code of REFUSALS) expect(seen.get(code), code).toBeGreaterThan(5);
+});
