@@ -47,6 +47,10 @@ test.each([
   expect(() => encode({ type: 't', subject: 's', data })).toThrow(TypeError);
 });
 
+test('neither is an invalid date', () => {
+  expect(() => encode({ type: 't', subject: 's', time: new Date(Number.NaN) })).toThrow(TypeError);
+});
+
 test('the bytes are counted as UTF-8 has them', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'grapheme' }), (subject) => {

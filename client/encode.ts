@@ -7,8 +7,8 @@ export interface EncodedEvent {
 
 /**
  * The event as it goes over the wire, now and at every retry: what is done to the object afterwards changes
- * nothing. Throws a TypeError for what JSON would change in silence (NaN, Infinity, a function) or cannot
- * hold at all (a cycle). A bigint becomes decimal text, which the meters read as the exact number.
+ * nothing. Throws a TypeError for what JSON would change in silence (NaN, Infinity, an invalid date, a function)
+ * or cannot hold at all (a cycle). A bigint becomes decimal text, which the meters read as the exact number.
  */
 export function encodeEvent(
   event: RecordedEvent,
@@ -17,6 +17,7 @@ export function encodeEvent(
   const { id, source = defaults.source, time } = event;
   // An event that we name ourselves nobody else will send again, so it can carry the time of its use. Under
   // an id of the caller's, a second copy recorded later would differ from the first one by that time.
+  if (time instanceof Date && Number.isNaN(time.getTime())) throw new TypeError('time is an invalid date');
   const stamped = time ?? (id === undefined ? new Date(defaults.now()) : undefined);
   const sent = { ...event, id: id ?? defaults.newId(), source, time: stamped };
   const json = JSON.stringify(sent, exact);

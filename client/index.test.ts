@@ -9,8 +9,9 @@ import {
   UnsentEventsError,
   type ClientOptions,
   type Rejection,
+  type UsageEvent,
 } from './index.ts';
-import { retryAfterMs } from './send.ts';
+import { retryAfterMs } from './answer.ts';
 
 interface Request {
   readonly url: string;
@@ -90,10 +91,17 @@ test('events are sent together with the key, and counted when the edge has them'
     { id: 'a', source: 'gateway' },
     { id: expect.stringMatching(/^[0-9a-f-]{36}$/) as string, source: 'gateway' },
   ]);
-  expect(client.stats).toEqual({ accepted: 0, rejected: 0, retried: 0, buffered: 2 });
+  expect(client.stats).toEqual({
+    accepted: 0,
+    rejected: 0,
+    retried: 0,
+    buffered: 2,
+    dropped: 0,
+    reconnects: 0,
+  });
   ok(one);
   await flushed;
-  expect(client.stats).toEqual({ accepted: 2, rejected: 0, retried: 0, buffered: 0 });
+  expect(client.stats).toMatchObject({ accepted: 2, rejected: 0, retried: 0, buffered: 0 });
 });
 
 test('a batch goes when it is full, by events or by bytes, or when its time has come', async () => {
@@ -142,16 +150,16 @@ test.each([
   expect(await fire()).toBe(100);
   ok(await request(2));
   await flushed;
-  expect(client.stats).toEqual({ accepted: 2, rejected: 0, retried: 2, buffered: 0 });
+  expect(client.stats).toMatchObject({ accepted: 2, rejected: 0, retried: 2, buffered: 0 });
 });
 
-test('Retry-After is honoured, with jitter on top, and bounded', async () => {
+test.each([503, 429])('Retry-After of a %i is honoured, with jitter on top, and bounded', async (status) => {
   const { client, request, fire } = world({ retryAfterMaxMs: 5_000 });
   await client.record(event('a'));
   const flushed = client.flush();
-  (await request(0)).answer(503, {}, { 'retry-after': '2' });
+  (await request(0)).answer(status, {}, { 'retry-after': '2' });
   expect(await fire()).toBe(2_050);
-  (await request(1)).answer(503, {}, { 'retry-after': '86400' });
+  (await request(1)).answer(status, {}, { 'retry-after': '86400' });
   expect(await fire()).toBe(5_100);
   ok(await request(2));
   await flushed;
@@ -179,7 +187,7 @@ test('when all attempts have failed the flush says so, and the events go with th
   (await request(1)).fail();
   await refused;
   expect(unsent).toHaveLength(1);
-  expect(client.stats).toEqual({ accepted: 0, rejected: 0, retried: 1, buffered: 2 });
+  expect(client.stats).toMatchObject({ accepted: 0, rejected: 0, retried: 1, buffered: 2 });
 
   const again = client.flush();
   const third = await request(2);
@@ -233,19 +241,38 @@ test('a 422 with a list is told event by event', async () => {
   expect(rejections.map(({ event: { id }, code }) => `${id} ${code}`)).toEqual(['b x', 'a y']);
 });
 
-test.each([400, 401, 403, 404, 415])(
-  'a %i is not sent again, and every event of it is reported',
+test.each([400, 415])('a %i is not sent again, and every event of it is reported', async (status) => {
+  const rejections: Rejection[] = [];
+  const { client, request, requests } = world({ onRejected: (rejection) => rejections.push(rejection) });
+  for (const id of ['a', 'b']) await client.record(event(id));
+  const flushed = client.flush();
+  (await request(0)).answer(status, { code: 'body_not_json', detail: 'Look at it.' });
+  await flushed;
+  expect(requests).toHaveLength(1);
+  expect(rejections).toEqual(
+    ['a', 'b'].map((id) => ({ event: event(id), code: 'body_not_json', message: 'Look at it.', status })),
+  );
+});
+
+test.each([401, 403, 404, 405, 407])(
+  'a %i is about the key or the address: it is said at once, and the events stay',
   async (status) => {
-    const rejections: Rejection[] = [];
-    const { client, request, requests } = world({ onRejected: (rejection) => rejections.push(rejection) });
+    const unsent: UnsentError[] = [];
+    const { client, request, requests } = world({ onUnsent: (error) => unsent.push(error) });
     for (const id of ['a', 'b']) await client.record(event(id));
-    const flushed = client.flush();
+    const flushed = client.flush().catch((error: unknown) => error);
     (await request(0)).answer(status, { code: 'key_invalid', detail: 'Check the key.' });
-    await flushed;
+    const error = (await flushed) as UnsentError;
+    expect(error).toBeInstanceOf(UnsentError);
+    expect(error.message).toMatch(/2 events could not be sent yet: .*Check the key/);
+    expect(error.code).toBe('key_invalid');
+    expect(unsent).toEqual([error]);
     expect(requests).toHaveLength(1);
-    expect(rejections).toEqual(
-      ['a', 'b'].map((id) => ({ event: event(id), code: 'key_invalid', message: 'Check the key.', status })),
-    );
+    expect(client.stats).toMatchObject({ rejected: 0, retried: 0, buffered: 2 });
+    const again = client.flush();
+    ok(await request(1));
+    await again;
+    expect(client.stats).toMatchObject({ accepted: 2, buffered: 0 });
   },
 );
 
@@ -254,7 +281,7 @@ test('without a listener the flush rejects with what was refused', async () => {
   await client.record(event('a'));
   const flushed = client.flush();
   const refused = expect(flushed).rejects.toThrow(RejectedEventsError);
-  (await request(0)).answer(401, { code: 'key_invalid' });
+  (await request(0)).answer(400, { code: 'body_not_json' });
   await refused;
   await client.flush();
 });
@@ -293,6 +320,57 @@ test('or throws, when it was told to', async () => {
   expect(client.stats.buffered).toBe(1);
 });
 
+test('or drops the new event, tells of it with its id, and counts it', async () => {
+  const dropped: UsageEvent[] = [];
+  const { client, request } = world({
+    bufferEventsMax: 1,
+    onFull: 'drop',
+    onDropped: (event) => dropped.push(event),
+  });
+  await client.record(event('a'));
+  await client.record(event('b'));
+  await client.record({ type: 't', subject: 's' });
+  expect(dropped).toEqual([event('b'), expect.objectContaining({ id: expect.any(String) as string })]);
+  expect(client.stats).toMatchObject({ buffered: 1, dropped: 2 });
+  ok(await request(0));
+  await client.flush();
+  expect(client.stats).toMatchObject({ accepted: 1, buffered: 0, dropped: 2 });
+});
+
+test('records that do not wait for each other do not exceed the buffer', async () => {
+  const { client } = world({ bufferEventsMax: 3, onFull: 'throw', batchEventsMax: 100 });
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 10 }, (_, at) => client.record(event(`${at}`))),
+  );
+  expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(3);
+  expect(client.stats.buffered).toBe(3);
+});
+
+test('a listener that throws changes nothing for the other events', async () => {
+  const thrown: unknown[] = [];
+  const catcher = (error: unknown): void => void thrown.push(error);
+  process.prependOnceListener('uncaughtException', catcher);
+  const listeners = process.listeners('uncaughtException').filter((one) => one !== catcher);
+  for (const one of listeners) process.off('uncaughtException', one);
+  try {
+    const { client, request } = world({
+      onRejected: () => {
+        throw new Error('a mistake of the product');
+      },
+    });
+    for (const id of ['a', 'b']) await client.record(event(id));
+    const flushed = client.flush();
+    const rejected = [{ index: 0, id: 'a', code: 'field_missing', message: '' }];
+    (await request(0)).answer(202, { accepted: 1, rejected });
+    await flushed;
+    expect(client.stats).toMatchObject({ accepted: 1, rejected: 1, buffered: 0 });
+    await settled();
+    expect(thrown).toEqual([new Error('a mistake of the product')]);
+  } finally {
+    for (const one of listeners) process.on('uncaughtException', one);
+  }
+});
+
 test('no more requests than allowed are under way', async () => {
   const { client, requests } = world({ batchEventsMax: 1, requestsInFlightMax: 3 });
   for (let at = 0; at < 10; at++) await client.record(event(`e${at}`));
@@ -310,6 +388,19 @@ test('close flushes and takes nothing more', async () => {
   ok(await request(0));
   await closed;
   expect(timers).toEqual([]);
+});
+
+test('await using closes the client', async () => {
+  const { client, request } = world();
+  const used = (async () => {
+    await using usage = client;
+    await usage.record(event('a'));
+  })();
+  ok(await request(0));
+  await used;
+  expect(client.stats).toMatchObject({ accepted: 1, buffered: 0 });
+  await expect(client.record(event('b'))).rejects.toThrow(ClientClosedError);
+  await client.close();
 });
 
 test('close hands back what could not be sent', async () => {
@@ -334,12 +425,18 @@ test.each([
   { batchEventsMax: 0 },
   { attemptsMax: Number.NaN },
   { flushIntervalMs: -1 },
+  { transport: 'tcp' as 'http' },
+  { onFull: 'reject-oldest' as 'drop' },
+  { spool: { directory: '' } },
+  { spool: { directory: '/tmp/never', bytesMax: 1 } },
 ])('%j cannot work', (options) => {
   expect(() => new TallylineClient({ url: 'http://x', key: 'k', ...options })).toThrow();
 });
 
 test('whatever the edge answers, every event is accepted or reported exactly once in the end', async () => {
-  const answers = fc.infiniteStream(fc.constantFrom('ok', 'ok', 'fail', '503', 'some', 'none', '413', '401'));
+  const answers = fc.infiniteStream(
+    fc.constantFrom('ok', 'ok', 'fail', '503', 'some', 'none', '413', '400', '401'),
+  );
   await fc.assert(
     fc.asyncProperty(
       answers,
@@ -377,6 +474,8 @@ test('whatever the edge answers, every event is accepted or reported exactly onc
                 return answer(503, {});
               case '413':
                 return answer(413, { code: 'body_too_large' });
+              case '400':
+                return answer(400, { code: 'body_not_json' });
               case '401':
                 return answer(401, { code: 'key_invalid' });
               case 'none':

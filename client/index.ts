@@ -1,364 +1,264 @@
 /**
  * The client that products use to record usage.
  *
- *   const usage = new TallylineClient({ url, key });
+ *   await using usage = new TallylineClient({ url, key });
  *   await usage.record({ type: 'llm.request', subject: 'cus_1', data: { input_tokens: 812 } });
- *   await usage.close();
  *
- * An event is in exactly one of these places from `record` on:
+ * An event is in exactly one of these places from the moment on at which `record` has resolved:
  *
  *   queue ──▶ on its way ──▶ accepted (in the log)
- *     ▲           │ └──────▶ rejected (reported, once)
- *     └───────────┘ all attempts failed: back at its place in the queue
+ *     ▲           │ └──────▶ rejected (reported)
+ *     └───────────┘ it could not be sent: back at its place in the queue
  *
  * Nothing else can become of it: there is no path on which it is dropped. It is encoded once, with its id,
- * and every retry sends the same bytes, so that whatever reaches the log twice is counted once.
+ * and every retry sends the same bytes, so that whatever reaches the log twice is counted once. This holds over HTTP
+ * and over WebSocket, which differ in how a batch gets its answer and in nothing else; and with a spool also across
+ * the end of the process: what is in the queue or on its way stands on disk as well.
+ *
+ * `onFull: 'drop'` is no exception: an event that finds no room is told to `onDropped` and was never taken.
  */
 import type { UsageEvent } from '../contract/event.ts';
+import { systemClock, holdProcess, type ClientClock } from './clock.ts';
+import { Delivery, tell } from './delivery.ts';
 import { encodeEvent, type EncodedEvent } from './encode.ts';
+import { BufferFullError, ClientClosedError, UnsentError, UnsentEventsError } from './errors.ts';
+import { closeOnSignal, flushOnExit, forget, type Exiting } from './exit.ts';
+import { HttpSender } from './http.ts';
 import {
-  BufferFullError,
-  ClientClosedError,
-  RejectedEventsError,
-  UnsentError,
-  UnsentEventsError,
-  type ClientClock,
+  readLimits,
+  readSpoolOptions,
   type ClientOptions,
   type ClientStats,
+  type EventMap,
+  type EventOf,
+  type Limits,
   type RecordedEvent,
-  type Rejection,
+  type SpoolOptions,
 } from './options.ts';
-import { send, type Answer, type Endpoint } from './send.ts';
+import type { Sender } from './answer.ts';
+import { Spool } from './spool.ts';
+import { WebSocketSender } from './websocket.ts';
 
-export type { ClientClock, ClientOptions, ClientStats, RecordedEvent, Rejection } from './options.ts';
+export type { ClientClock } from './clock.ts';
+export type {
+  ClientOptions,
+  ClientStats,
+  EventMap,
+  EventOf,
+  RecordedEvent,
+  Rejection,
+  SpoolOptions,
+} from './options.ts';
 export {
   BufferFullError,
   ClientClosedError,
   RejectedEventsError,
+  SpoolError,
   UnsentError,
   UnsentEventsError,
-} from './options.ts';
+} from './errors.ts';
 export type { UsageEvent } from '../contract/event.ts';
 export type { RejectionCode } from '../contract/rejections.ts';
 
-const systemClock: ClientClock = {
-  now: () => Date.now(),
-  after(ms, run) {
-    const timer = setTimeout(run, ms);
-    return () => clearTimeout(timer);
-  },
-};
-
-const DEFAULTS = {
-  batchEventsMax: 500,
-  batchBytesMax: 1_048_576,
-  flushIntervalMs: 200,
-  bufferEventsMax: 50_000,
-  requestsInFlightMax: 4,
-  attemptsMax: 8,
-  backoffBaseMs: 100,
-  backoffMaxMs: 10_000,
-  retryAfterMaxMs: 60_000,
-  requestTimeoutMs: 30_000,
-} as const;
-type Limits = { readonly [K in keyof typeof DEFAULTS]: number };
-
-interface Entry extends EncodedEvent {
-  /** Counts from 1 in the order of `record`. */
-  readonly number: number;
-}
-
-interface FlushWaiter {
-  /** The last event that it waits for. */
-  readonly upTo: number;
-  remaining: number;
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
-}
-
-export class TallylineClient {
+/** `Events`: the shape of `data` by event type; without it every event is taken as it comes. */
+export class TallylineClient<Events extends object = EventMap> {
+  readonly #options: ClientOptions;
   readonly #limits: Limits;
-  readonly #endpoint: Endpoint;
-  readonly #source: string | undefined;
-  readonly #block: boolean;
-  readonly #random: () => number;
   readonly #clock: ClientClock;
-  readonly #onRejected: ((rejection: Rejection) => void) | undefined;
-  readonly #onUnsent: ((error: UnsentError) => void) | undefined;
-
-  #queue: Entry[] = [];
-  #queueBytes = 0;
-  #inFlightEvents = 0;
-  #requests = 0;
+  readonly #sender: Sender;
+  readonly #delivery: Delivery;
+  /** Null without a spool. */
+  readonly #spool: Promise<Spool> | null;
+  readonly #exiting: Exiting;
   #recorded = 0;
-  #accepted = 0;
-  #rejected = 0;
-  #retried = 0;
-  #flushes: FlushWaiter[] = [];
-  #roomWaiters: (() => void)[] = [];
-  /** Refusals that nobody was told of. */
-  #unreported: Rejection[] = [];
-  #stopTimer: (() => void) | null = null;
-  /** After a batch had failed in all its attempts: nothing is sent before the pause is over or a flush. */
-  #paused = false;
+  #dropped = 0;
   #closed = false;
+  #closing: Promise<void> | null = null;
 
-  /** Throws a TypeError or RangeError for options that cannot work. */
+  /** Throws a TypeError or RangeError for options that cannot work. Connects to nothing yet. */
   constructor(options: ClientOptions) {
-    if (!/^https?:$/.test(new URL(options.url).protocol)) throw new TypeError('url must be http(s)://…');
-    if (options.key === '') throw new TypeError('key is empty');
+    this.#options = options;
     this.#limits = readLimits(options);
     this.#clock = options.clock ?? systemClock;
-    this.#random = options.random ?? Math.random;
-    this.#source = options.source;
-    this.#block = (options.onFull ?? 'block') === 'block';
-    this.#onRejected = options.onRejected;
-    this.#onUnsent = options.onUnsent;
-    this.#endpoint = {
-      url: `${options.url.replace(/\/+$/, '')}/v1/events`,
-      key: options.key,
-      timeoutMs: this.#limits.requestTimeoutMs,
-      fetch: options.fetch ?? fetch,
-      now: () => this.#clock.now(),
+    const random = options.random ?? Math.random;
+    this.#sender = this.#newSender(random);
+    this.#delivery = new Delivery({
+      sender: this.#sender,
+      limits: this.#limits,
+      clock: this.#clock,
+      random,
+      onRejected: options.onRejected,
+      onUnsent: options.onUnsent,
+    });
+    this.#spool = options.spool === undefined ? null : this.#openSpool(options.spool);
+    const { exitTimeoutMs } = this.#limits;
+    this.#exiting = {
+      clock: this.#clock,
+      timeoutMs: exitTimeoutMs,
+      endangered: () => this.#delivery.buffered + this.#delivery.unreported,
+      recorded: () => this.#recorded,
+      flush: () => this.#flush(),
+      close: () => this.#closeOnce(),
     };
+    if (options.flushOnExit ?? true) flushOnExit(this.#exiting);
+    if (options.handleSignals ?? false) closeOnSignal(this.#exiting);
   }
 
   get stats(): ClientStats {
+    const { accepted, rejected, retried, buffered } = this.#delivery;
     return {
-      accepted: this.#accepted,
-      rejected: this.#rejected,
-      retried: this.#retried,
-      buffered: this.#buffered,
+      accepted,
+      rejected,
+      retried,
+      buffered,
+      dropped: this.#dropped,
+      reconnects: this.#sender.reconnects,
     };
   }
 
-  get #buffered(): number {
-    return this.#queue.length + this.#inFlightEvents;
-  }
-
   /**
-   * Takes the event into the buffer; it is sent with others, soon. Resolves when it was taken: at once, or
-   * under `onFull: 'block'` when there is room. Rejects with a TypeError for what JSON cannot hold, a
-   * BufferFullError or a ClientClosedError; the event was not taken then.
+   * Takes the event into the buffer; it is sent with others, soon. Resolves when it was taken: at once, with a spool
+   * when it is on disk, and under `onFull: 'block'` when there is room. Rejects with a TypeError for what JSON cannot
+   * hold, a BufferFullError, a SpoolError or a ClientClosedError; the event was not taken then.
    */
-  async record(event: RecordedEvent): Promise<void> {
+  async record(event: EventOf<Events>): Promise<void> {
     if (this.#closed) throw new ClientClosedError('the client is closed');
-    const encoded = encodeEvent(event, {
-      source: this.#source,
+    const encoded = encodeEvent(event as RecordedEvent, {
+      source: this.#options.source,
       newId: () => crypto.randomUUID(),
       now: () => this.#clock.now(),
     });
-    while (this.#buffered >= this.#limits.bufferEventsMax) {
-      if (!this.#block) throw new BufferFullError(`${this.#buffered} events are waiting to be sent`);
-      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
-      if (this.#closed) throw new ClientClosedError('the client was closed before there was room');
+    const spool = this.#spool === null ? null : await this.#spool;
+    // Between the last look for room and the taking nothing waits.
+    while (spool === null ? !this.#delivery.hasRoom : spool.isFull(encoded)) {
+      if (this.#closed) break;
+      if (this.#isDropped(encoded)) return;
+      await holdProcess(this.#delivery.change());
     }
-    this.#queue.push({ ...encoded, number: ++this.#recorded });
-    this.#queueBytes += encoded.bytes;
-    this.#pump();
+    if (this.#closed) throw new ClientClosedError('the client was closed before there was room');
+    this.#recorded += 1;
+    if (spool === null) this.#delivery.add({ ...encoded, number: this.#recorded });
+    else await spool.append(encoded);
   }
 
   /**
-   * Sends everything recorded so far. Resolves when all of it is accepted or was reported to `onRejected`.
-   * Rejects with an UnsentError when a batch failed in all its attempts (its events stay in the buffer), and
-   * with a RejectedEventsError when events were refused and there is no `onRejected`.
+   * Sends everything recorded so far, and with a spool what earlier clients have left in it. Resolves when all of it is
+   * accepted or was reported to `onRejected`. Rejects with an UnsentError when a batch could not be sent (its events
+   * stay in the buffer), and with a RejectedEventsError when events were refused and there is no `onRejected`.
    */
-  async flush(): Promise<void> {
-    this.#paused = false;
-    if (this.#buffered > 0) {
-      await new Promise<void>((resolve, reject) => {
-        this.#flushes.push({ upTo: this.#recorded, remaining: this.#buffered, resolve, reject });
-        this.#pump();
-      });
-    }
-    const unreported = this.#unreported;
-    this.#unreported = [];
-    if (unreported.length > 0) throw new RejectedEventsError(unreported);
+  flush(): Promise<void> {
+    return holdProcess(this.#flush());
   }
 
   /**
    * Flushes, then takes nothing more. Rejects like `flush`; when events could not be sent, with an
-   * UnsentEventsError that hands them back: they are the caller's from then on.
+   * UnsentEventsError that hands them back: they are the caller's from then on. With a spool it is an UnsentError, and
+   * they stay on disk for the next client of that folder.
    */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return holdProcess(this.#closeOnce());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #flush(): Promise<void> {
+    await this.#spool;
+    await this.#delivery.flush();
+    this.#delivery.throwUnreported();
+  }
+
+  #closeOnce(): Promise<void> {
+    this.#closing ??= this.#close().finally(() => {
+      this.#closing = Promise.resolve();
+    });
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     this.#closed = true;
-    this.#wakeAll();
+    this.#delivery.wake();
+    // A spool that could not be opened has taken nothing, and `record` has said so.
+    const spool = await this.#spool?.catch(() => null);
+    await spool?.written();
     try {
-      await this.flush();
+      if (spool !== null) await this.#flush();
     } catch (error) {
       if (!(error instanceof UnsentError)) throw error;
       // Other batches may still be on their way: what becomes of them belongs to the answer.
-      while (this.#requests > 0) await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
-      if (this.#queue.length === 0) return this.flush();
-      const events = this.#queue.map(({ json }) => JSON.parse(json) as UsageEvent);
-      this.#queue = [];
-      this.#queueBytes = 0;
-      throw new UnsentEventsError(events, error);
+      this.#delivery.stop();
+      await this.#delivery.quiet();
+      if (this.#delivery.buffered === 0) return await this.#flush();
+      const entries = this.#delivery.takeQueue();
+      if (spool !== undefined) throw error;
+      const events = entries.map(({ json }) => JSON.parse(json) as UsageEvent);
+      throw new UnsentEventsError(events, error.cause);
     } finally {
-      this.#setTimer(null);
+      this.#delivery.stop();
+      this.#sender.close();
+      forget(this.#exiting);
+      await spool?.close();
     }
   }
 
-  /** Starts as many requests as there is reason and room for, and sees to the timer for the rest. */
-  #pump(): void {
-    const { batchEventsMax, batchBytesMax, bufferEventsMax, requestsInFlightMax, flushIntervalMs } =
-      this.#limits;
-    while (!this.#paused && this.#requests < requestsInFlightMax && this.#queue.length > 0) {
-      const full =
-        this.#queue.length >= batchEventsMax ||
-        this.#queueBytes >= batchBytesMax ||
-        this.#buffered >= bufferEventsMax;
-      if (!full && this.#flushes.length === 0) break;
-      void this.#deliver(this.#takeBatch());
-    }
-    if (this.#queue.length === 0) this.#setTimer(null);
-    else if (!this.#paused && this.#stopTimer === null) this.#setTimer(flushIntervalMs);
-  }
-
-  #setTimer(ms: number | null): void {
-    this.#stopTimer?.();
-    this.#stopTimer = null;
-    if (ms === null) return;
-    this.#stopTimer = this.#clock.after(ms, () => {
-      this.#stopTimer = null;
-      this.#paused = false;
-      if (this.#requests < this.#limits.requestsInFlightMax && this.#queue.length > 0) {
-        void this.#deliver(this.#takeBatch());
-      }
-      this.#pump();
-    });
-  }
-
-  #takeBatch(): Entry[] {
-    const { batchEventsMax, batchBytesMax } = this.#limits;
-    let count = 0;
-    let bytes = 2;
-    while (count < this.#queue.length && count < batchEventsMax) {
-      const more = this.#queue[count]!.bytes + 1;
-      if (count > 0 && bytes + more > batchBytesMax) break;
-      bytes += more;
-      count += 1;
-    }
-    const batch = this.#queue.splice(0, count);
-    for (const entry of batch) this.#queueBytes -= entry.bytes;
-    this.#inFlightEvents += batch.length;
-    return batch;
-  }
-
-  /** Never rejects: what becomes of the batch is told to those who wait for it. */
-  async #deliver(batch: readonly Entry[]): Promise<void> {
-    this.#requests += 1;
-    try {
-      await this.#deliverAll(batch);
-    } finally {
-      this.#requests -= 1;
-      this.#wakeAll();
-      this.#pump();
-    }
-  }
-
-  async #deliverAll(batch: readonly Entry[]): Promise<void> {
-    const answer = await this.#sendWithRetries(batch);
-    switch (answer.outcome) {
-      case 'taken': {
-        const refusals = answer.rejected.map(({ index, code, message }) => ({
-          entry: batch[index]!,
-          code,
-          message,
-          status: answer.status,
-        }));
-        this.#accepted += batch.length - refusals.length;
-        return this.#settle(batch, refusals);
-      }
-      case 'refused': {
-        // What is too much for one request may be right for two.
-        if (answer.status === 413 && batch.length > 1) {
-          const half = Math.ceil(batch.length / 2);
-          await this.#deliverAll(batch.slice(0, half));
-          return this.#deliverAll(batch.slice(half));
+  /** What `onFull` says; to wait when it is false. */
+  #isDropped(event: EncodedEvent): boolean {
+    switch (this.#options.onFull ?? 'block') {
+      case 'block':
+        return false;
+      case 'throw':
+        throw new BufferFullError(`${this.#delivery.buffered} events are waiting to be sent`);
+      case 'drop':
+        this.#dropped += 1;
+        if (this.#options.onDropped !== undefined) {
+          tell(this.#options.onDropped, JSON.parse(event.json) as UsageEvent);
         }
-        return this.#settle(
-          batch,
-          batch.map((entry) => ({ entry, ...answer })),
-        );
-      }
-      case 'later':
-        return this.#giveBack(batch, answer.error);
+        return true;
     }
   }
 
-  async #sendWithRetries(batch: readonly Entry[]): Promise<Answer> {
-    const { attemptsMax, backoffBaseMs, backoffMaxMs, retryAfterMaxMs } = this.#limits;
-    const body = `[${batch.map(({ json }) => json).join(',')}]`;
-    for (let attempt = 1; ; attempt++) {
-      const answer = await send(this.#endpoint, body, batch.length);
-      if (answer.outcome !== 'later' || attempt >= attemptsMax) return answer;
-      // Full jitter, on top of what the server asks for: those it told the same must not come back together.
-      const jitter = this.#random() * Math.min(backoffMaxMs, backoffBaseMs * 2 ** (attempt - 1));
-      const asked = Math.min(answer.retryAfterMs ?? 0, retryAfterMaxMs);
-      await new Promise<void>((resolve) => this.#clock.after(asked + jitter, resolve));
-      this.#retried += 1;
-    }
+  #newSender(random: () => number): Sender {
+    const { url, key, compress = 'auto' } = this.#options;
+    const { requestsInFlightMax: inFlightMax, requestTimeoutMs: timeoutMs, heartbeatMs } = this.#limits;
+    const clock = this.#clock;
+    return this.#options.transport === 'websocket'
+      ? new WebSocketSender({
+          url,
+          key,
+          inFlightMax,
+          timeoutMs,
+          heartbeatMs,
+          limits: this.#limits,
+          random,
+          clock,
+          onRoom: () => this.#delivery.pump(),
+        })
+      : new HttpSender({
+          url,
+          key,
+          compress,
+          inFlightMax,
+          timeoutMs,
+          fetch: this.#options.fetch ?? fetch,
+          now: () => clock.now(),
+        });
   }
 
-  #settle(
-    batch: readonly Entry[],
-    refusals: readonly { entry: Entry; code: string; message: string; status: number }[],
-  ): void {
-    this.#rejected += refusals.length;
-    this.#inFlightEvents -= batch.length;
-    for (const { entry, code, message, status } of refusals) {
-      this.#report({ event: JSON.parse(entry.json) as UsageEvent, code, message, status });
-    }
-    for (const waiter of this.#flushes) {
-      for (const { number } of batch) if (number <= waiter.upTo) waiter.remaining -= 1;
-    }
-    const done = this.#flushes.filter(({ remaining }) => remaining === 0);
-    this.#flushes = this.#flushes.filter(({ remaining }) => remaining > 0);
-    for (const { resolve } of done) resolve();
-    this.#wakeAll();
+  #openSpool(options: SpoolOptions): Promise<Spool> {
+    const opened = Spool.open({
+      ...readSpoolOptions(options),
+      clock: this.#clock,
+      hasRoom: () => this.#delivery.hasRoom,
+      add: (entry) => this.#delivery.add(entry),
+      changed: () => this.#delivery.wake(),
+      onTrouble: (error) => process.emitWarning(error),
+    });
+    // Whoever records or flushes is told when it failed.
+    opened.then(
+      (spool) => this.#delivery.attach(spool),
+      () => undefined,
+    );
+    return opened;
   }
-
-  #report(rejection: Rejection): void {
-    if (this.#onRejected === undefined) {
-      this.#unreported.push(rejection);
-      return;
-    }
-    try {
-      this.#onRejected(rejection);
-    } catch (error) {
-      // A listener that throws must not change what becomes of the other events, nor hide its mistake.
-      queueMicrotask(() => {
-        throw error;
-      });
-    }
-  }
-
-  #giveBack(batch: readonly Entry[], cause: Error): void {
-    this.#inFlightEvents -= batch.length;
-    this.#queue = [...batch, ...this.#queue].sort((a, b) => a.number - b.number);
-    for (const { bytes } of batch) this.#queueBytes += bytes;
-    this.#paused = true;
-    const error = new UnsentError(this.#buffered, cause);
-    const failed = this.#flushes.filter(({ upTo }) => batch.some(({ number }) => number <= upTo));
-    this.#flushes = this.#flushes.filter((waiter) => !failed.includes(waiter));
-    for (const { reject } of failed) reject(error);
-    this.#onUnsent?.(error);
-    if (!this.#closed) this.#setTimer(this.#limits.backoffMaxMs);
-  }
-
-  #wakeAll(): void {
-    for (const wake of this.#roomWaiters.splice(0)) wake();
-  }
-}
-
-function readLimits(options: ClientOptions): Limits {
-  const limits: Record<string, number> = {};
-  for (const [name, preset] of Object.entries(DEFAULTS)) {
-    const value = options[name as keyof typeof DEFAULTS] ?? preset;
-    const least = name === 'flushIntervalMs' || name.startsWith('backoff') ? 0 : 1;
-    if (!Number.isFinite(value) || value < least) throw new RangeError(`${name} must be ${least} or more`);
-    limits[name] = value;
-  }
-  return limits as Limits;
 }
