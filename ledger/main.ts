@@ -9,6 +9,7 @@ import type { AddressInfo } from 'node:net';
 import { BUCKET_DEPLOYMENT, FLUSH_NOTICE, logOfShard } from '../contract/subjects.ts';
 import { DAY_MS } from '../contract/window.ts';
 import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { hostInUrl } from '../runtime/http.ts';
 import { runStage, type Stage } from '../runtime/lifecycle.ts';
 import { agreeOn, ensureLogs } from '../runtime/logs.ts';
@@ -23,6 +24,7 @@ import { activateMeter, unpublishedMeters } from './meters.ts';
 import { PostingLoop } from './posting-loop.ts';
 import { openPublisher, type Publisher } from './publish.ts';
 import { residueGauges } from './residues.ts';
+import { quotaTexts } from './quotas.ts';
 import { activeKeys, createTenant, importKey } from './tenants.ts';
 
 /** Writes that work outside of one transaction, at a time; more wait. */
@@ -67,8 +69,10 @@ runStage({
     await ensureLogs(link, config, logOfShard);
     const publisher = await openPublisher(link, { shards: config.shards });
     stage.onStop('publisher', () => publisher.close());
-    await publishAll(pg, publisher);
-    every(stage, 'publishing of keys and meters', PUBLISH_EVERY_MS, () => publishAll(pg, publisher));
+    await publishAll(pg, publisher, clock);
+    every(stage, 'publishing of keys, quotas and meters', PUBLISH_EVERY_MS, () =>
+      publishAll(pg, publisher, clock),
+    );
 
     // 3. The API. What reads usage waits for the views by itself.
     const ch = connectClickHouse({
@@ -144,12 +148,13 @@ async function bootstrapTenant(pg: Postgres, o: Bootstrap, nowMs: number): Promi
 }
 
 /** What an earlier process, or a moment without NATS, left untold. All of it can be told again. */
-async function publishAll(pg: Postgres, publisher: Publisher): Promise<void> {
+async function publishAll(pg: Postgres, publisher: Publisher, clock: Clock): Promise<void> {
   for (const meter of await unpublishedMeters(pg)) {
     await publisher.publishMeter(meter.tenant, meter);
     await activateMeter(pg, meter.tenant, meter.key);
   }
-  await publisher.syncKeys(() => activeKeys(pg));
+  await publisher.syncKeys(() => activeKeys(pg, clock.now()));
+  await publisher.syncQuotas(() => quotaTexts(pg));
 }
 
 const VIEWS = [

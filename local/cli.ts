@@ -1,6 +1,10 @@
 #!/usr/bin/env node
+// The commands of the operator.
+//
 // `npx tallyline verify`: is what we keep still what we promised? The hash chain of the journal, and every
 // invariant that SQL can say, in Postgres and in ClickHouse. Exits 1 on a finding, 2 when it could not look.
+//
+// `npx tallyline quota`: what a tenant may send; see quota.ts.
 import { readFile } from 'node:fs/promises';
 import { CHECKS, checkFile } from '../aggregator/checks.ts';
 import { verifyLedger, type Finding } from '../ledger/verify.ts';
@@ -8,6 +12,7 @@ import { connectClickHouse } from '../runtime/clickhouse.ts';
 import { createLog } from '../runtime/log.ts';
 import { connectPostgres } from '../runtime/postgres.ts';
 import { layoutOf } from './layout.ts';
+import { quotaCommand, quotaUsage } from './quota.ts';
 import { readRunFile } from './run-file.ts';
 
 const checkTimeoutMs = 600_000;
@@ -17,7 +22,8 @@ const usage = `usage: npx tallyline verify
 
 Verifies the ledger (hash chain, checks) and the rollups of the running local stack, or of the engines that
 DATABASE_URL and CLICKHOUSE_URL name. Exits 0 when all is well, 1 on a finding.
-`;
+
+${quotaUsage}`;
 
 async function verifyClickHouse(url: string): Promise<Finding[]> {
   const ch = connectClickHouse({ url, name: 'tallyline verify', requestTimeoutMs: checkTimeoutMs });
@@ -70,16 +76,24 @@ async function verify(): Promise<number> {
   }
 }
 
-const [command, ...rest] = process.argv.slice(2);
-if (command !== 'verify' || rest.length > 0) {
+/** Null: there is no such command. */
+function commandOf([name, ...rest]: readonly string[]): Promise<number> | null {
+  if (name === 'verify' && rest.length === 0) return verify();
+  if (name === 'quota') return quotaCommand(rest);
+  return null;
+}
+
+const args = process.argv.slice(2);
+const running = commandOf(args);
+if (running === null) {
   process.stderr.write(usage);
-  process.exitCode = command === '--help' ? 0 : 2;
+  process.exitCode = args[0] === '--help' ? 0 : 2;
 } else {
-  verify().then(
+  running.then(
     (code) => (process.exitCode = code),
     (error: unknown) => {
       process.stderr.write(
-        `tallyline verify could not look: ${error instanceof Error ? error.message : String(error)}\n`,
+        `tallyline ${args[0]} could not be done: ${error instanceof Error ? error.message : String(error)}\n`,
       );
       process.exitCode = 2;
     },

@@ -18,7 +18,7 @@ import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
 import { startEngines, type Engines } from './engines.ts';
 
 export const SHARDS = 2;
-/** All requests happen at this instant. */
+/** All requests happen at this instant, until a test moves {@link ApiWorld.nowMs}. */
 export const NOW_MS = Date.UTC(2026, 10, 21, 8, 30);
 
 /** Those of `acme-inc`, and `other`, which is an administrator of `globex`. */
@@ -49,6 +49,7 @@ export class ApiWorld {
   readonly publisher: Publisher;
   readonly keys: Record<KeyName, string> = { admin: '', reader: '', ingest: '', other: '' };
   usageReady = true;
+  nowMs = NOW_MS;
   app!: App;
   url = '';
   #described: Described | undefined;
@@ -94,7 +95,7 @@ export class ApiWorld {
       ch,
       usageReady: () => world.usageReady,
       publisher,
-      clock: { now: () => NOW_MS },
+      clock: { now: () => world.nowMs },
       log,
       metrics: createMetrics('test'),
       randomBytes: (length) => randomBytes(length),

@@ -201,7 +201,7 @@ describe('keys', () => {
     const bucket = await openKeyValue(api.link, BUCKET_KEYS);
     const entry = JSON.parse((await bucket.get(id))?.value ?? '') as object;
     expect(entry).toMatchObject({ id, tenant: 'acme-inc', scopes: ['read'] });
-    expect(Object.keys(entry)).toEqual(['id', 'tenant', 'scopes', 'secretHash']);
+    expect(Object.keys(entry)).toEqual(['id', 'tenant', 'scopes', 'secretHash', 'expiresAtMs']);
     expect((await ask('GET', '/v1/meters', { key })).status).toBe(200);
     expect((await ask('DELETE', `/v1/keys/${id}`, { key: api.keys.other })).status).toBe(404);
     expect((await ask('DELETE', `/v1/keys/${id}`)).status).toBe(204);
@@ -233,11 +233,11 @@ describe('keys', () => {
   test('what the edges know is brought in line with Postgres', async () => {
     const bucket = await openKeyValue(api.link, BUCKET_KEYS);
     await bucket.put('zzzzzzzzzzzz', '{"id":"zzzzzzzzzzzz"}');
-    expect(await api.publisher.syncKeys(() => activeKeys(api.pg))).toBeGreaterThan(0);
+    expect(await api.publisher.syncKeys(() => activeKeys(api.pg, NOW_MS))).toBeGreaterThan(0);
     expect(await bucket.get('zzzzzzzzzzzz')).toBeNull();
-    const [record] = await activeKeys(api.pg);
+    const [record] = await activeKeys(api.pg, NOW_MS);
     expect(JSON.parse((await bucket.get(record!.id))?.value ?? '')).toEqual({ ...record });
-    expect(await api.publisher.syncKeys(() => activeKeys(api.pg))).toBe(0);
+    expect(await api.publisher.syncKeys(() => activeKeys(api.pg, NOW_MS))).toBe(0);
   });
 });
 
@@ -481,10 +481,12 @@ const ROUTES = [
   'GET /v1/meters/{key}',
   'GET /v1/plans',
   'GET /v1/plans/{key}',
+  'GET /v1/quota',
   'GET /v1/usage',
   'POST /v1/customers/{id}/grants',
   'POST /v1/customers/{id}/invoices',
   'POST /v1/keys',
+  'POST /v1/keys/{id}/rotate',
   'POST /v1/meters',
   'POST /v1/plans',
   'PUT /v1/customers/{id}',

@@ -46,6 +46,8 @@ export class KeyCache {
     const given = createHash('sha256').update(parts.secret).digest();
     const known = record === undefined ? NO_HASH : Buffer.from(record.secretHash, 'hex');
     if (!timingSafeEqual(given, known) || record === undefined) return problem('key_invalid');
+    // The cache may have been read before the key's end.
+    if (record.expiresAtMs !== null && this.#clock.now() >= record.expiresAtMs) return problem('key_invalid');
     return { tenant: record.tenant, keyId: record.id, scopes: record.scopes };
   }
 
@@ -55,14 +57,14 @@ export class KeyCache {
     return this.#reading;
   }
 
-  /** Makes the next request read anew: after a key was made or revoked here. */
+  /** Makes the next request read anew: after a key was made, rotated or revoked here. */
   forget(): void {
     this.#readAtMs = -Infinity;
   }
 
   async #read(): Promise<void> {
     const startedAtMs = this.#clock.now();
-    const keys = await activeKeys(this.#db);
+    const keys = await activeKeys(this.#db, startedAtMs);
     this.#keys = new Map(keys.map((record) => [record.id, record]));
     this.#readAtMs = startedAtMs;
   }

@@ -45,7 +45,7 @@ export const PROBLEMS = {
   ),
   key_invalid: final(
     401,
-    'The API key is not known or was revoked.',
+    'The API key is not known, was revoked, or has ended.',
     'Check the key, or ask an administrator of the tenant for a new one.',
   ),
   scope_missing: final(
@@ -94,6 +94,16 @@ export const PROBLEMS = {
     409,
     'Currency, plan and anchor can no longer change.',
     'Usage of the customer is already posted under them: leave them as they are.',
+  ),
+  key_revoked: final(
+    409,
+    'The API key is revoked.',
+    'A revoked key cannot be rotated: make a new one with POST /v1/keys.',
+  ),
+  key_rotated: final(
+    409,
+    'The API key was rotated already.',
+    'Rotate the key that took its place, which `replacedBy` names.',
   ),
   subject_billed: final(
     409,

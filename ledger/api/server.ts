@@ -12,6 +12,7 @@ import { keyRoutes } from './keys.ts';
 import { meterRoutes } from './meters.ts';
 import { planRoutes } from './plans.ts';
 import { problem, validationProblem, type ProblemAnswer } from './problems.ts';
+import { quotaRoutes } from './quota.ts';
 import { referencePage, type OpenApiDocument } from './reference.ts';
 import { refusedRoutes } from './refused.ts';
 import { namedSchemas } from './schema.ts';
@@ -134,6 +135,7 @@ export async function buildApi(context: ApiContext): Promise<App> {
     refusedRoutes(api, context);
     conservationRoutes(api, context);
     keyRoutes(api, context, cache);
+    quotaRoutes(api, context);
   });
   documentRoutes(app);
   await app.ready();
