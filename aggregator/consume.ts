@@ -1,43 +1,45 @@
 /**
- * Counts one shard: reads its log in order, prepares blocks in workers, decides verdicts.
+ * Counts one shard: takes its log in order, prepares blocks in workers, decides verdicts.
  *
- * The whole protocol of a shard, of which this file does 1 and 2, recover.ts does 0 and flush.ts does 3 to 5:
+ * The whole protocol of a shard, of which this file does 2 and 3, incarnation.ts and recover.ts do 0, read-shard.ts
+ * does 1 and flush.ts does 4 and 5:
  *
- * 0. Start. The watermark in ClickHouse says up to where the log is durably counted, and of which log. The
- *    stream must be that log (watermark.ts), or counting stops with an alert: going on could skip events in
- *    silence. Meters, counters and the dedupe index are loaded from the tables, which know everything that
- *    was counted, also what a crashed flush wrote beyond the watermark.
+ * 0. Start. The watermark in ClickHouse says up to where the log is durably counted, and of which log. If the
+ *    stream is not that log any more, a new incarnation begins, or going on would skip events in silence. Meters,
+ *    counters and the dedupe index are loaded from the tables, which know everything that was counted, also what
+ *    a crashed flush wrote beyond the watermark.
  * 1. Read. From the message behind the watermark, in order, without acknowledgements: the broker's consumer
- *    state is no truth. A hole in the sequences is a loss, and stops counting like a wrong stream does. A
- *    meter definition holds for the blocks behind it. Blocks are prepared in parallel and decided in order. A
- *    message that nobody can decode is kept whole as one refused row, and its neighbours count.
- * 2. Decide (verdict.ts). A duplicate has an entry at a smaller position of the log. The same position is
- *    the event's own replay, so reading anything twice decides the same twice.
- * 3. Fold (fold.ts). Contributions go into absolute totals; what lies at or below a row's position is in it
- *    already.
- * 4. Flush. Raw rows, then what is derived from them, then the watermark. Every row's version is a position,
- *    so whatever a crash left of a flush, doing it again ends in the same rows.
+ *    state is no truth. Whenever reading begins anew, the log is compared with what was read of it.
+ * 2. Prepare and decide (verdict.ts). A meter definition holds for the blocks behind it. Blocks are prepared in
+ *    parallel and decided in order. A message that nobody can decode is kept whole as one refused row, and its
+ *    neighbours count. A duplicate has an entry at a smaller position of the log. The same position is the
+ *    event's own replay, so reading anything twice decides the same twice.
+ * 3. Lost. When the log turns out to be another, or has a hole, what was read is decided and made durable, and
+ *    then step 0 is done again in place, which begins a new incarnation.
+ * 4. Fold (fold.ts) and flush. Contributions go into absolute totals; what lies at or below a row's position is in
+ *    it already. Marks, meters and raw rows, then what is derived from them, then the watermark. Every row's
+ *    version is a position, so whatever a crash left of a flush, doing it again ends in the same rows.
  * 5. Forget. Only what lies behind the watermark may be purged from the log, and only when it fills.
  */
 import { BlockError, messageKind } from '../contract/block.ts';
 import { decodeMeterDefined, type MeterDefined } from '../contract/control.ts';
 import { MESSAGE_EVENTS, MESSAGE_METER, streamName } from '../contract/subjects.ts';
 import type { Log } from '../runtime/log.ts';
-import { LogRewoundError, readLog, type LogMessage, type NatsLink } from '../runtime/nats.ts';
+import type { NatsLink } from '../runtime/nats.ts';
 import type { Backlog } from './backlog.ts';
+import { DedupeIndex } from './dedupe-index.ts';
+import type { LogMark } from './log-mark.ts';
 import type { Measurements } from './measurements.ts';
-import { EARLIER, positionInShard } from './position-in-shard.ts';
+import { positionInShard } from './position-in-shard.ts';
 import type { Prepared } from './prepare.ts';
+import { LogLostError, readShard, type ReadMessage } from './read-shard.ts';
 import type { Recovered } from './recover.ts';
 import { decideBlock, unknownIn } from './verdict.ts';
-import { IncarnationMismatchError } from './watermark.ts';
+import type { Watermark } from './watermark.ts';
 import type { PrepareAnswer } from './worker.ts';
 import type { Workers } from './workers.ts';
 
-interface Read {
-  readonly sequence: number;
-  /** When the log stored it, epoch milliseconds. */
-  readonly timeMs: number;
+interface Read extends LogMark {
   /** What it takes of the backlog. */
   readonly bytes: number;
 }
@@ -64,7 +66,9 @@ export interface ConsumerOptions {
   /** How much of the stream may be fetched ahead. */
   readonly readBytesMax: number;
   /** Asks ClickHouse for identities that the index may have forgotten, for as long as it takes. */
-  lookUp(identities: Uint32Array, events: readonly number[]): Promise<void>;
+  lookUp(state: Recovered, identities: Uint32Array, events: readonly number[]): Promise<void>;
+  /** Step 0. Waits for the engines as long as it takes. */
+  recover(shard: number): Promise<Recovered>;
   /** Called when there is something to flush. */
   onDecided(): void;
 }
@@ -74,7 +78,7 @@ const AHEAD = 4;
 
 export class ShardConsumer {
   readonly shard: number;
-  readonly state: Recovered;
+  state: Recovered;
   /** Decided and not taken by a flush, in log order. */
   readonly decided: Decided[] = [];
   /** The sequence up to which everything was decided. */
@@ -83,56 +87,94 @@ export class ShardConsumer {
   newestAcceptedMs: number;
   readonly #options: ConsumerOptions;
   readonly #arrived: Arrived[] = [];
+  /** Nothing more arrives: the reader has ended. */
+  #allArrived = false;
   #wakeDecider: () => void = () => {};
   #wakeReader: () => void = () => {};
+  #wakeDurable: () => void = () => {};
 
   constructor(shard: number, state: Recovered, options: ConsumerOptions) {
     this.shard = shard;
     this.state = state;
     this.#options = options;
-    this.lastDecided = state.watermark?.sequence ?? 0;
-    this.newestAcceptedMs = state.watermark?.acceptedAtMs ?? 0;
+    this.lastDecided = state.watermark.sequence;
+    this.newestAcceptedMs = state.watermark.acceptedAtMs;
   }
 
-  /** Runs until the signal. Throws what must not be gone over: a loss in the log, a mistake of ours. */
+  /** Runs until the signal. Throws what must not be gone over: a mistake of ours. */
   async run(signal: AbortSignal): Promise<void> {
     const wake = (): void => {
       this.#wakeDecider();
       this.#wakeReader();
+      this.#wakeDurable();
       this.#options.backlog.wake();
     };
     signal.addEventListener('abort', wake, { once: true });
-    await Promise.all([this.#read(signal), this.#decide(signal)]);
+    for (;;) {
+      this.#allArrived = false;
+      const [loss] = await Promise.all([this.#read(signal), this.#decide(signal)]);
+      if (loss === null || !(await this.#allDurable(signal))) return;
+      this.#options.log.warn(
+        { shard: this.shard, reason: loss.message },
+        'the log is not the one that was read',
+      );
+      // The old index is let go before the new one is loaded: both at once may not fit into memory.
+      this.state = { ...this.state, index: new DedupeIndex(1) };
+      this.state = await this.#options.recover(this.shard);
+      this.lastDecided = this.state.watermark.sequence;
+      this.newestAcceptedMs = this.state.watermark.acceptedAtMs;
+    }
   }
 
-  async #read(signal: AbortSignal): Promise<void> {
-    const { link, backlog, readBytesMax, workers } = this.#options;
-    const stream = streamName(this.shard);
-    let next = this.lastDecided + 1;
+  /** A flush is durable. */
+  reached(watermark: Watermark): void {
+    this.state.watermark = watermark;
+    this.#wakeDurable();
+  }
+
+  /** Waits until all that was read is durable; false when stopping. */
+  async #allDurable(signal: AbortSignal): Promise<boolean> {
+    while (!signal.aborted && this.state.watermark.sequence < this.lastDecided) {
+      await new Promise<void>((resolve) => (this.#wakeDurable = resolve));
+    }
+    return !signal.aborted;
+  }
+
+  /** Ends with the signal, or with what it found to be lost. */
+  async #read(signal: AbortSignal): Promise<LogLostError | null> {
+    const { link, backlog, readBytesMax, workers, log } = this.#options;
+    const { watermark, beganBehind, last, streamCreated } = this.state;
     try {
-      const log = readLog(link, { stream, fromSequence: next, maxBytesInFlight: readBytesMax, signal });
-      for await (const message of log) {
-        if (message.sequence !== next) {
-          throw new IncarnationMismatchError(
-            `${stream} continues at ${message.sequence} where ${next} was next: messages are missing`,
-          );
-        }
-        next += 1;
+      const messages = readShard(link, {
+        stream: streamName(this.shard),
+        created: streamCreated,
+        behind: watermark.sequence,
+        last,
+        holeAllowed: watermark.sequence === beganBehind,
+        maxBytesInFlight: readBytesMax,
+        log,
+        signal,
+      });
+      for await (const message of messages) {
         this.#arrive(message);
         while (!signal.aborted && this.#arrived.length >= workers.threads * AHEAD) {
           await new Promise<void>((resolve) => (this.#wakeReader = resolve));
         }
         while (!signal.aborted && backlog.full) await backlog.changed();
-        if (signal.aborted) return;
+        if (signal.aborted) return null;
       }
+      return null;
     } catch (error) {
-      if (error instanceof LogRewoundError) throw new IncarnationMismatchError(error.message);
+      if (error instanceof LogLostError) return error;
       throw error;
+    } finally {
+      this.#allArrived = true;
+      this.#wakeDecider();
     }
   }
 
   /** Starts the work on a message. Meters change the registry here, in log order, before the next block. */
-  #arrive({ sequence, timeMs, data }: LogMessage): void {
+  #arrive({ data, ...mark }: ReadMessage): void {
     const { workers, backlog } = this.#options;
     // The data is a view into memory that holds other messages too; what goes to a worker must be its own.
     const message = new Uint8Array(data);
@@ -147,10 +189,10 @@ export class ShardConsumer {
             meters: registry.shared(),
             metersVersion: registry.version,
           })
-        : this.#control(sequence, message);
+        : this.#control(mark.sequence, message);
     // A failure is met where the answer is awaited; until then it must not count as unhandled.
     if (answer instanceof Promise) answer.catch(() => {});
-    this.#arrived.push({ sequence, timeMs, bytes, answer });
+    this.#arrived.push({ ...mark, bytes, answer });
     this.#wakeDecider();
   }
 
@@ -180,13 +222,13 @@ export class ShardConsumer {
     while (!signal.aborted) {
       const arrived = this.#arrived[0];
       if (arrived === undefined) {
+        if (this.#allArrived) return;
         await new Promise<void>((resolve) => (this.#wakeDecider = resolve));
         continue;
       }
       const answer = await arrived.answer;
       if (signal.aborted) return;
       const decided = await this.#verdict(arrived, answer);
-      if (decided === null) return;
       this.#arrived.shift();
       this.#wakeReader();
       this.decided.push(decided);
@@ -195,11 +237,10 @@ export class ShardConsumer {
     }
   }
 
-  /** Null when stopping. */
-  async #verdict(read: Read, answer: Arrival): Promise<Decided | null> {
-    const { sequence, timeMs, bytes } = read;
-    if (answer.kind === 'meter') return { sequence, timeMs, bytes, ...answer };
+  async #verdict({ answer: _, ...read }: Arrived, answer: Arrival): Promise<Decided> {
+    if (answer.kind === 'meter') return { ...read, ...answer };
     const { backlog, measurements, log } = this.#options;
+    const { sequence, bytes } = read;
     if (answer.kind === 'unreadable') {
       const { message, reason } = answer;
       measurements.unreadable.inc();
@@ -207,21 +248,21 @@ export class ShardConsumer {
         { shard: this.shard, sequence, bytes: message.length, reason },
         'a message of the log cannot be decoded; it is kept whole in refused_events',
       );
-      return { sequence, timeMs, bytes, kind: 'unreadable', message };
+      return { ...read, kind: 'unreadable', message };
     }
     const { prepared } = answer;
     const { index, watermark } = this.state;
     if (!index.complete) {
       const unknown = unknownIn(index, prepared.block);
-      if (unknown.length > 0) await this.#options.lookUp(prepared.block.identity, unknown);
+      if (unknown.length > 0) await this.#options.lookUp(this.state, prepared.block.identity, unknown);
       measurements.lookups.inc(unknown.length);
     }
     const verdicts = decideBlock(index, prepared.block, prepared.refused, sequence);
-    index.rotate(watermark === null ? EARLIER : positionInShard(watermark.sequence + 1, 0) - 1);
+    index.rotate(positionInShard(watermark.sequence + 1, 0) - 1);
     // A block can name many meters for each event: what it grew to counts too.
     const more = contributionBytes(prepared);
     backlog.add(more);
-    return { sequence, timeMs, bytes: bytes + more, kind: 'events', prepared, verdicts };
+    return { ...read, bytes: bytes + more, kind: 'events', prepared, verdicts };
   }
 }
 

@@ -21,6 +21,7 @@ import type { NatsLink } from '../runtime/nats.ts';
 import type { Backlog } from './backlog.ts';
 import type { Decided, ShardConsumer } from './consume.ts';
 import { foldBlock } from './fold.ts';
+import { marksRow } from './incarnation-store.ts';
 import type { Measurements } from './measurements.ts';
 import type { Patience } from './patience.ts';
 import {
@@ -34,7 +35,7 @@ import {
 } from './raw-rows.ts';
 import { encodeRollups, ROLLUP_COLUMNS } from './rollup-columns.ts';
 import { RollupRow } from './rollup-row.ts';
-import { counterRows, dateTime, INSERT_SETTINGS, loadRollups, meterRow } from './store.ts';
+import { counterRows, INSERT_SETTINGS, loadRollups, meterRow, watermarkRow } from './store.ts';
 import { fingerprintOf, type Watermark } from './watermark.ts';
 import type { Workers } from './workers.ts';
 
@@ -163,24 +164,42 @@ export class Flusher {
     return taken.filter(({ items }) => items.length > 0);
   }
 
-  /** Everything that a flush needs before its first insert. Changes nothing outside of this process. */
+  /**
+   * Everything that a flush needs before its first insert. What it writes of its own is which messages were read:
+   * a crash after that leaves marks of messages that are read again.
+   */
   async #gather(batches: readonly Batch[]): Promise<Gathered> {
+    const marked = this.#insertRows(
+      'log_marks',
+      batches.map(({ consumer, items }) =>
+        marksRow(consumer.shard, consumer.state.incarnation, items, this.#options.clock.now()),
+      ),
+    );
+    // A failure is met below; until then it must not count as unhandled.
+    marked.catch(() => {});
     const rows = await this.#rowsOf(batches);
     const derived = this.#derive(batches, rows);
-    return { batches, derived, raw: await this.#encodeRaw(batches) };
+    const raw = await this.#encodeRaw(batches);
+    await marked;
+    return { batches, derived, raw };
   }
 
   async #write({ batches, derived, raw }: Gathered, startedMs: number): Promise<void> {
     const { ch, patience, measurements } = this.#options;
 
-    // 1. Raw rows: the truth comes first. A crash after this reads the same events again, finds them in the
-    //    index at their own positions, and writes them again as the same rows.
+    // 1. Raw rows: the truth comes first, with the definitions that it is read with. The marks of the messages
+    //    are there already. A crash after this reads the same events again, finds them in the index at their own
+    //    positions, and writes them again as the same rows. Should the broker have lost the messages by then, the
+    //    marks tell, and these rows are what the next step is made up from (incarnation.ts).
     const events = raw.flatMap((part) => (part.events.body === null ? [] : [part.events]));
-    await this.#insert('events', EVENT_COLUMNS, events);
+    await Promise.all([
+      this.#insert('events', EVENT_COLUMNS, events),
+      this.#insertRows('meters', derived.meters),
+    ]);
 
-    // 2. What follows from the log up to here, each table for itself: rollups, refusals, counters, meters.
-    //    A crash leaves some of it at positions behind the watermark. All of it is absolute: the replay finds
-    //    those positions in the rows and adds nothing, and writes what is missing.
+    // 2. What follows from the log up to here, each table for itself: rollups, refusals, counters. A crash
+    //    leaves some of it at positions beyond the watermark. All of it is absolute: the replay finds those
+    //    positions in the rows and adds nothing, and writes what is missing.
     const refused = raw.flatMap((part) => (part.refused.body === null ? [] : [part.refused]));
     if (derived.unreadable.length > 0) {
       refused.push({ rows: derived.unreadable.length, body: encodeUnreadable(derived.unreadable) });
@@ -194,25 +213,17 @@ export class Flusher {
       this.#insert('refused_events', REFUSED_COLUMNS, refused),
       this.#insertRows('received_totals', derived.received),
       this.#insertRows('verdict_totals', derived.verdicts),
-      this.#insertRows('meters', derived.meters),
     ]);
 
     // 3. The watermark: from now on a restart begins behind these messages. It vouches for everything above,
     //    so it is written only after all of it was acknowledged.
-    const flushedAt = dateTime(this.#options.clock.now());
+    const flushedAtMs = this.#options.clock.now();
     await patience.until('watermarks', () =>
       ch.insertJson(
         'watermarks',
-        derived.watermarks.map(({ consumer, watermark }) => ({
-          shard: consumer.shard,
-          incarnation: watermark.incarnation,
-          sequence: watermark.sequence,
-          position: endOfMessage(watermark.incarnation, watermark.sequence),
-          stream_created: watermark.streamCreated,
-          fingerprint: watermark.fingerprint,
-          accepted_at: dateTime(watermark.acceptedAtMs),
-          flushed_at: flushedAt,
-        })),
+        derived.watermarks.map(({ consumer, watermark }) =>
+          watermarkRow(consumer.shard, watermark, flushedAtMs),
+        ),
       ),
     );
     measurements.rows.inc({ table: 'watermarks' }, derived.watermarks.length);
@@ -354,8 +365,8 @@ export class Flusher {
   #tell(batches: readonly Batch[], derived: Derived): void {
     const { link, backlog, measurements, onWatermark, log } = this.#options;
     for (const { consumer, watermark, bytes } of derived.watermarks) {
-      consumer.state.watermark = watermark;
       consumer.state.rollups.trim();
+      consumer.reached(watermark);
       backlog.release(bytes);
       const position = endOfMessage(watermark.incarnation, watermark.sequence).toString();
       const notice: FlushNotice = { shard: consumer.shard, position };

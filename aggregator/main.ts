@@ -1,103 +1,25 @@
 /** The aggregator: from the log of each shard to exact rows in ClickHouse. consume.ts tells the protocol. */
-import { availableParallelism } from 'node:os';
 import { BUCKET_DEPLOYMENT, logOfShard, streamName } from '../contract/subjects.ts';
 import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
-import { ConfigError, flag, integer, text, url, type ConfigOf } from '../runtime/config.ts';
-import { runStage, type BaseConfig, type Stage } from '../runtime/lifecycle.ts';
-import { agreeOn, ensureLogs, logFields } from '../runtime/logs.ts';
+import { ConfigError } from '../runtime/config.ts';
+import { runStage, type Stage } from '../runtime/lifecycle.ts';
+import { agreeOn, ensureLogs } from '../runtime/logs.ts';
 import { migrateClickHouse, MigrationError } from '../runtime/migrate.ts';
-import { connectNats, openKeyValue, type NatsLink } from '../runtime/nats.ts';
+import { connectNats, isStreamNotFound, openKeyValue, type NatsLink } from '../runtime/nats.ts';
 import { Backlog } from './backlog.ts';
+import { fields, MEBIBYTE, type Config } from './config.ts';
 import { ShardConsumer } from './consume.ts';
 import { Flusher } from './flush.ts';
+import { tellLoss } from './loss.ts';
 import { createMeasurements } from './measurements.ts';
 import { Patience, StoppedError } from './patience.ts';
 import { Purger } from './purge.ts';
-import { recover } from './recover.ts';
+import { recover, type Recovered } from './recover.ts';
 import { parseShards } from './shards.ts';
 import { lookUpIdentities, setFsync } from './store.ts';
-import { IncarnationMismatchError } from './watermark.ts';
+import { WatermarkBucket } from './watermark-bucket.ts';
+import { IncarnationError } from './watermark.ts';
 import { startWorkers } from './workers.ts';
-
-const MEBIBYTE = 1024 ** 2;
-
-const fields = {
-  natsUrl: url('NATS_URL', { describe: 'NATS with JetStream', secret: true, protocols: ['nats', 'tls'] }),
-  clickhouseUrl: url('CLICKHOUSE_URL', {
-    describe: 'ClickHouse over HTTP, with user, password and database',
-    secret: true,
-    protocols: ['http', 'https'],
-  }),
-  ...logFields,
-  owned: text('TALLYLINE_AGGREGATOR_SHARDS', {
-    describe: 'shards that this process counts: all, or such as 0-1,3',
-    default: 'all',
-  }),
-  threads: integer('TALLYLINE_AGGREGATOR_THREADS', {
-    describe: 'worker threads',
-    default: Math.max(1, Math.min(4, availableParallelism() - 1)),
-    min: 1,
-    max: 64,
-  }),
-  flushIntervalMs: integer('TALLYLINE_FLUSH_INTERVAL_MS', {
-    describe: 'least time between the beginnings of two flushes',
-    default: 200,
-    min: 1,
-    max: 60_000,
-  }),
-  flushEventsMax: integer('TALLYLINE_FLUSH_EVENTS_MAX', {
-    describe: 'events that are flushed together; more begin a flush at once',
-    default: 200_000,
-    min: 1,
-    max: 5_000_000,
-  }),
-  backlogBytesMax: integer('TALLYLINE_AGGREGATOR_BACKLOG_BYTES_MAX', {
-    describe: 'bytes read from the log and not durable yet; reading waits beyond',
-    default: 128 * MEBIBYTE,
-    min: 64 * 1024,
-    max: 2 ** 40,
-  }),
-  readBytesMax: integer('TALLYLINE_AGGREGATOR_READ_BYTES_MAX', {
-    describe: 'bytes of one shard fetched ahead from NATS',
-    default: 8 * MEBIBYTE,
-    min: 64 * 1024,
-    max: 2 ** 31,
-  }),
-  dedupeKeysMax: integer('TALLYLINE_DEDUPE_KEYS_MAX', {
-    describe: 'identities kept in memory, over all shards; older ones are looked up in ClickHouse',
-    default: 20_000_000,
-    min: 1_000,
-    max: 2_000_000_000,
-  }),
-  rollupRowsMax: integer('TALLYLINE_ROLLUP_ROWS_MAX', {
-    describe: 'rollup rows kept in memory, over all shards; others are loaded when they are needed',
-    default: 2_000_000,
-    min: 100,
-    max: 100_000_000,
-  }),
-  keepBytes: integer('TALLYLINE_LOG_KEEP_BYTES', {
-    describe: 'bytes of a shard that stay in the log behind the watermark when it is purged',
-    default: 64 * MEBIBYTE,
-    min: 0,
-    max: 2 ** 50,
-  }),
-  purge: flag('TALLYLINE_LOG_PURGE', {
-    describe: 'purge a log behind the watermark when it is more than half full',
-    default: true,
-  }),
-  fsync: flag('TALLYLINE_CLICKHOUSE_FSYNC', {
-    describe: 'sync inserts to the disk; without it a power loss takes acknowledged rows',
-    default: true,
-  }),
-  clickhouseTimeoutMs: integer('TALLYLINE_CLICKHOUSE_TIMEOUT_MS', {
-    describe: 'how long one request to ClickHouse may take',
-    default: 60_000,
-    min: 100,
-    max: 3_600_000,
-  }),
-};
-
-type Config = ConfigOf<typeof fields> & BaseConfig;
 
 runStage({ name: 'aggregator', fields, start });
 
@@ -144,6 +66,7 @@ async function start(stage: Stage, config: Config): Promise<void> {
     signal: stopping,
   });
 
+  const bucket = new WatermarkBucket(link, { log, replicas: config.streamReplicas, signal: stopping });
   const consumers: ShardConsumer[] = [];
   const flusher = new Flusher(consumers, {
     ch,
@@ -156,47 +79,65 @@ async function start(stage: Stage, config: Config): Promise<void> {
     log,
     intervalMs: config.flushIntervalMs,
     eventsMax: config.flushEventsMax,
-    onWatermark: (shard, watermark, bytes) => purger.onWatermark(shard, watermark.sequence, bytes),
+    onWatermark(shard, watermark, bytes) {
+      purger.onWatermark(shard, watermark, bytes);
+      bucket.tell(shard, watermark);
+    },
   });
-  for (const shard of owned) {
+
+  const begin = async (shard: number): Promise<Recovered> => {
     const began = performance.now();
     const state = await patience.until(`start of shard ${shard}`, async () => {
       try {
-        return await recover(ch, link, shard, {
+        return await recover({
+          ch,
+          link,
+          shard,
+          clock,
+          signal: stopping,
           dedupeKeysMax: Math.floor(config.dedupeKeysMax / owned.length),
           rollupRowsMax: Math.floor(config.rollupRowsMax / owned.length),
+          onLoss: (loss) => log.error({ shard, ...loss }, tellLoss(streamName(shard), loss)),
         });
       } catch (error) {
-        if (error instanceof IncarnationMismatchError) return error;
+        // A stream that is gone is made again, and then it is another one.
+        if (isStreamNotFound(error)) await ensureLogs(link, config, logOfShard);
+        if (error instanceof IncarnationError) return error;
         throw error;
       }
     });
-    if (state instanceof IncarnationMismatchError) throw state;
-    const { index, incarnation } = state;
+    if (state instanceof IncarnationError) throw state;
+    const { watermark, incarnation } = state;
     log.info(
       {
         shard,
         incarnation,
-        sequence: state.watermark?.sequence ?? 0,
+        sequence: watermark.sequence,
         meters: state.registry.size,
-        identities: index.size,
+        identities: state.index.size,
         seconds: (performance.now() - began) / 1_000,
       },
       'shard recovered',
     );
-    if (state.watermark !== null) purger.onWatermark(shard, state.watermark.sequence, 0);
+    measurements.incarnations.set({ shard: String(shard) }, incarnation);
+    purger.onWatermark(shard, watermark, 0);
+    bucket.tell(shard, watermark);
+    return state;
+  };
+  for (const shard of owned) {
     consumers.push(
-      new ShardConsumer(shard, state, {
+      new ShardConsumer(shard, await begin(shard), {
         link,
         workers,
         backlog,
         measurements,
         log,
         readBytesMax: config.readBytesMax,
-        lookUp: (identities, events) =>
+        lookUp: ({ incarnation, index }, identities, events) =>
           patience.until('identities', () =>
             lookUpIdentities(ch, shard, incarnation, identities, events, index),
           ),
+        recover: begin,
         onDecided: () => flusher.notice(),
       }),
     );
@@ -286,10 +227,7 @@ function gauges(
   const ask = async (): Promise<void> => {
     for (const { shard, state } of consumers) {
       const info = await link.jsm.streams.info(streamName(shard));
-      behind.set(
-        { shard: String(shard) },
-        Math.max(0, info.state.last_seq - (state.watermark?.sequence ?? 0)),
-      );
+      behind.set({ shard: String(shard) }, Math.max(0, info.state.last_seq - state.watermark.sequence));
     }
   };
   const timer = setInterval(() => {

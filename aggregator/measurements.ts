@@ -39,6 +39,11 @@ export function createMeasurements(metrics: Metrics) {
       'tallyline_aggregator_meter_conflicts_total',
       'meter definitions in the log that contradict an earlier one of the same key, and were ignored',
     ),
+    incarnations: metrics.gauge(
+      'tallyline_aggregator_incarnations_count',
+      "incarnations of each shard's log so far; it rises when the broker lost or replaced a part that was read",
+      ['shard'],
+    ),
     purged: metrics.counter(
       'tallyline_aggregator_purged_messages_total',
       'messages purged behind the watermark',

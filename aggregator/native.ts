@@ -5,8 +5,6 @@
  * little-endian, lengths are LEB128, strings are length and bytes. Several blocks may follow one another.
  * The type named need not be the table's (the server casts), but where it is nothing is done twice.
  */
-import { writeText } from '../contract/identity.ts';
-
 export interface Column {
   readonly name: string;
   readonly type: string;
@@ -48,7 +46,7 @@ export class Bytes {
     if (text.length <= 42) {
       this.#room(1 + text.length * 3);
       const start = this.#length + 1;
-      const end = writeText(this.#bytes, start, text, encoder);
+      const end = writeText(this.#bytes, start, text);
       this.#bytes[this.#length] = end - start;
       this.#length = end;
       return;
@@ -197,6 +195,21 @@ export function positionColumn(
     words[row * 2 + 1] = Math.floor(inShard[row]! / 2 ** 32) + incarnations[row]! * 2 ** 24;
   }
   return fixedColumn(name, 'UInt64', words);
+}
+
+/** Writes UTF-8 and returns the end. Short ASCII, which nearly every text is, does without the encoder's call. */
+function writeText(target: Uint8Array, start: number, text: string): number {
+  const length = text.length;
+  if (length <= 64) {
+    let at = 0;
+    for (; at < length; at++) {
+      const unit = text.charCodeAt(at);
+      if (unit >= 0x80) break;
+      target[start + at] = unit;
+    }
+    if (at === length) return start + length;
+  }
+  return start + encoder.encodeInto(text, target.subarray(start)).written;
 }
 
 /** Writes an identity's four words where and how a UUID column has them: two halves, each little-endian. */

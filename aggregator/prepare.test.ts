@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { BlockBuilder, BlockError } from '../contract/block.ts';
-import { Fields } from '../contract/fields.ts';
+import { BlockError } from '../contract/block.ts';
+import { BlockBuilder } from '../contract/block-builder.ts';
+import { EventBatch } from '../contract/event-batch.ts';
 import { IdentityHasher } from '../contract/identity.ts';
 import type { Meter } from '../contract/meter.ts';
-import { hashPayload } from '../contract/payload.ts';
 import { formatQuantity, quantityOf } from '../contract/quantity.ts';
+import { addAll, batchOf } from '../test/event-batch.ts';
 import { prepare, REFUSALS, WIDE, type Prepared } from './prepare.ts';
 import { metersInForce } from './registry.ts';
 import { parseKey } from './rollup-key.ts';
@@ -21,24 +22,17 @@ const HOUR = 1_767_225_600; // 2026-01-01T00:00:00Z
 
 function blockOf(events: readonly Sent[]): Uint8Array<ArrayBuffer> {
   const builder = new BlockBuilder();
+  const batch = new EventBatch();
   const hasher = new IdentityHasher('000102030405060708090a0b0c0d0e0f');
-  const hash = new Uint32Array(2);
   events.forEach((sent, at) => {
-    const fields = new Fields();
-    if (fields.read(sent.data) !== null) throw new Error(`event ${at}: ${fields.faultPath}`);
     const event = {
-      tenant: sent.tenant ?? 'acme',
-      source: '',
       id: `e${at}`,
       type: sent.type ?? 'call',
       subject: sent.subject ?? 'ann',
-      timeMs: sent.timeMs ?? HOUR * 1_000,
-      timeGiven: true,
-      fields,
+      time: new Date(sent.timeMs ?? HOUR * 1_000).toISOString(),
+      data: sent.data,
     };
-    hasher.hash(event.tenant, event.source, event.id);
-    hashPayload(event, hash);
-    builder.add(event, hasher.words, hash);
+    addAll(builder, batchOf(sent.tenant ?? 'acme', [event], batch), hasher);
   });
   return builder.finish(0);
 }

@@ -27,6 +27,8 @@ const TABLES = [
   'received_totals',
   'meters',
   'watermarks',
+  'log_marks',
+  'incarnations',
 ];
 
 /** Sets whether inserts sync to the disk, on the tables where it is not so yet. */
@@ -82,10 +84,9 @@ export async function loadCountedTo(ch: ClickHouse, shard: number): Promise<numb
 export async function loadRegistry(
   ch: ClickHouse,
   shard: number,
-  watermark: Watermark | null,
+  watermark: Watermark,
 ): Promise<MeterRegistry> {
   const registry = new MeterRegistry();
-  if (watermark === null) return registry;
   const rows = await ch.rows<{
     tenant: string;
     meter: string;
@@ -338,6 +339,19 @@ export async function loadRollups(
 /** An instant as DateTime64(3, 'UTC') takes it. */
 export function dateTime(timeMs: number): string {
   return new Date(timeMs).toISOString().slice(0, 23).replace('T', ' ');
+}
+
+export function watermarkRow(shard: number, watermark: Watermark, flushedAtMs: number): object {
+  return {
+    shard,
+    incarnation: watermark.incarnation,
+    sequence: watermark.sequence,
+    position: endOfMessage(watermark.incarnation, watermark.sequence),
+    stream_created: watermark.streamCreated,
+    fingerprint: watermark.fingerprint,
+    accepted_at: dateTime(watermark.acceptedAtMs),
+    flushed_at: dateTime(flushedAtMs),
+  };
 }
 
 export function counterRows(shard: number, incarnation: number, counters: readonly Counter[]) {

@@ -4,70 +4,74 @@
  * A stream-sequence alone is not enough. A broker that lost the end of its log gives the same sequences to
  * other messages, and a stream that was made anew starts at 1: going on from a bare number would skip real
  * events in silence. So the watermark also keeps when the stream was created and the SHA-256 of its last
- * message, and both are compared before anything is read.
+ * message, and every message has a mark (log-mark.ts); these are compared before anything is read, and again
+ * after every new beginning of reading.
  */
 import { createHash } from 'node:crypto';
+import { logDifference, type LogMark, type StreamFacts } from './log-mark.ts';
 
 export interface Watermark {
   readonly incarnation: number;
   readonly sequence: number;
   /** When the stream was created, as NATS says it. */
   readonly streamCreated: string;
-  /** SHA-256 of the message at `sequence`, hexadecimal. */
+  /** SHA-256 of the message at `sequence`, hexadecimal; '' when there was none. */
   readonly fingerprint: string;
   /** When the newest block behind it was accepted at the edge, epoch milliseconds; 0 before the first. */
   readonly acceptedAtMs: number;
-}
-
-/** What the broker says of the stream now. */
-export interface StreamFacts {
-  readonly name: string;
-  readonly created: string;
-  readonly firstSequence: number;
-  readonly lastSequence: number;
-  /** Fingerprint of the message at the watermark; null when it is not there any more. */
-  readonly fingerprint: string | null;
 }
 
 export function fingerprintOf(message: Uint8Array): string {
   return createHash('sha256').update(message).digest('hex');
 }
 
-/**
- * Why the stream is not the log that the tables were counted from, or null when it is. `countedTo` is the last
- * sequence that any table of the shard speaks of; it can be ahead of the watermark by one flush.
- */
-export function incarnationMismatch(
-  watermark: Watermark | null,
-  countedTo: number,
-  stream: StreamFacts,
-): string | null {
-  if (stream.lastSequence < countedTo) {
-    return `${stream.name} ends at ${stream.lastSequence}, but was counted up to ${countedTo}: its end was lost`;
-  }
-  if (watermark === null) {
-    if (stream.firstSequence <= 1) return null;
-    return `${stream.name} starts at ${stream.firstSequence}, but nothing of it was counted: its start is gone`;
-  }
-  if (stream.created !== watermark.streamCreated) {
-    return `${stream.name} was created ${stream.created}, not ${watermark.streamCreated}: it is another stream`;
-  }
-  if (stream.fingerprint !== null && stream.fingerprint !== watermark.fingerprint) {
-    return `${stream.name} has another message at ${watermark.sequence} than the one that was counted`;
-  }
-  if (stream.firstSequence > watermark.sequence + 1) {
-    return `${stream.name} starts at ${stream.firstSequence}, but was counted only up to ${watermark.sequence}`;
-  }
+/** What the tables know of a log. */
+export interface CountedLog {
+  readonly watermark: Watermark;
+  /** The newest mark of the watermark's incarnation, at the watermark or ahead of it by what was being flushed. */
+  readonly newest: LogMark | null;
+  /** The last sequence that any table speaks of. */
+  readonly countedTo: number;
+  /** The sequence behind which the incarnation began. */
+  readonly beganBehind: number;
+}
+
+/** What the broker has of it. */
+export interface PresentLog extends StreamFacts {
+  readonly atNewest: LogMark | null;
+  /** Of the message at the watermark's sequence; null when there is none. */
+  readonly fingerprintAtWatermark: string | null;
+  /** Whether there is a message behind the watermark, at the very next sequence. */
+  readonly hasNext: boolean;
+}
+
+/** Why the stream is not the log that the tables were counted from, or has lost a part of it; null when it is whole. */
+export function lossOf(counted: CountedLog, stream: PresentLog): string | null {
+  const { watermark, newest, countedTo, beganBehind } = counted;
+  const { name, firstSequence, lastSequence } = stream;
+  const { sequence } = watermark;
+  const difference = logDifference(watermark.streamCreated, newest, stream, stream.atNewest);
+  if (difference !== null) return difference;
+  const until = Math.max(countedTo, sequence);
+  if (lastSequence < until)
+    return `${name} ends at ${lastSequence}, but was counted up to ${until}: its end was lost`;
+  const found = stream.fingerprintAtWatermark;
+  if (found !== null && found !== watermark.fingerprint)
+    return `${name} has another message at ${sequence} than the one that was counted`;
+  // An incarnation may begin before a hole: that loss was told when it began.
+  if (sequence === beganBehind) return null;
+  if (firstSequence > sequence + 1)
+    return `${name} starts at ${firstSequence}, but was counted only up to ${sequence}`;
+  if (lastSequence > sequence && !stream.hasNext)
+    return `${name} has no message at ${sequence + 1}, but ends at ${lastSequence}: messages are missing`;
   return null;
 }
 
-export class IncarnationMismatchError extends Error {
-  override readonly name = 'IncarnationMismatchError';
+/** Thrown when going on would be wrong whatever is done: a person has to look. */
+export class IncarnationError extends Error {
+  override readonly name = 'IncarnationError';
   constructor(what: string) {
-    super(
-      `incarnation mismatch: ${what}. Counting stops, because going on could skip or repeat events. ` +
-        'Nothing that was counted is lost; keep the stream and the tables as they are.',
-    );
+    super(`incarnation mismatch: ${what}. Counting stops; keep the stream and the tables as they are.`);
   }
 }
 
@@ -80,6 +84,7 @@ export function purgeBefore(
   if (stream.bytesMax <= 0 || stream.messages === 0 || stream.bytes * 2 <= stream.bytesMax) return 0;
   // A margin that the stream cannot hold would never let it be purged, and it would fill up and refuse.
   const margin = Math.min(keepBytes, stream.bytesMax / 4);
-  const keep = Math.ceil(margin / (stream.bytes / stream.messages));
+  // The message at the watermark stays in any case: it says which log this is.
+  const keep = Math.max(1, Math.ceil(margin / (stream.bytes / stream.messages)));
   return Math.max(0, watermarkSequence + 1 - keep);
 }

@@ -1,0 +1,249 @@
+/**
+ * Whether the stream is still the log that was counted, and a new incarnation of the shard when it is not: when
+ * the broker has lost the end of it, has a hole in it, or has another stream in its place. Counting goes on, and
+ * every event that was ever durable is counted once.
+ *
+ * How it is found. Every message that is read has a mark (log-mark.ts) in ClickHouse before anything that follows
+ * from it, so the newest mark is as far as anything can speak of the log. If the same message still stands there,
+ * so does everything before it, for a log is only ever appended to. That is compared at the start and whenever
+ * reading begins anew (read-shard.ts): a log that was cut back can have grown beyond its old end in between.
+ *
+ * Where reading goes on. The log that was counted and the one that is there now have a beginning in common, the
+ * surviving prefix, and the marks tell its end to the message. A mark counts only up to the watermark of its
+ * incarnation. Reading goes on behind the prefix, so nothing of it is received or judged again. What was lost and
+ * is sent again is received again, and is a duplicate: that is what happened. Where marks are missing (they are
+ * kept for 35 days) the prefix is not proven, and what cannot be proven is read again: then it shows as duplicates
+ * (and refused events show twice), while what counts still counts once.
+ *
+ * Why it is exact. The number of the incarnation stands in front in every position. So each event that is durable
+ * stands at a smaller position than all that is read from now on: sent again it is a duplicate. Definitions of
+ * meters that ClickHouse has stay in force in the same way. What the old incarnation read but did not make durable
+ * is not counted and has no entry: sent again it counts.
+ *
+ * What a crashed flush left behind the old watermark would be completed by reading the same messages again; they
+ * may be gone. Raw rows are the truth, so those events are counted, and the rest is worked out from them. The
+ * steps, of which each may be repeated:
+ *
+ * 1. Write down the beginning. From here on there is no way back: a start that finds it goes on from here, even if
+ *    the broker has found its data again, because positions of the new incarnation may be in use.
+ * 2. Wait for inserts that a killed process left running, or rows could appear behind our back.
+ * 3. Finish the old incarnation: the rollups of all hours with raw rows behind the watermark, from raw rows; the
+ *    counters, from raw and refused rows; received is their sum. A flush writes meters and raw rows first, so no
+ *    rollup or counter there holds an event without its raw row.
+ * 4. Write the watermark of the new incarnation. It is higher than every position of the old one, so from now on it
+ *    vouches for all of it.
+ *
+ * A process that notices while it runs first makes durable what it has read, so step 3 then finds nothing to do,
+ * and messages that only it still had are not lost. Two processes that count the same shard are the exception: what
+ * the other one writes under the old incarnation after step 3 is not in the totals until it is corrected by hand
+ * (checks/rollup-equals-raw.sql finds it). Let one process count a shard.
+ */
+import { endOfMessage, INCARNATION_MAX } from '../contract/position.ts';
+import { streamName } from '../contract/subjects.ts';
+import type { ClickHouse } from '../runtime/clickhouse.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { NatsLink } from '../runtime/nats.ts';
+import { sleep } from '../runtime/retry.ts';
+import {
+  closingPosition,
+  countUnfinished,
+  finishIncarnation,
+  loadBeginnings,
+  loadMarksAt,
+  loadNewestMark,
+  marksRow,
+  runningInserts,
+  saveBeginning,
+  type Beginning,
+} from './incarnation-store.ts';
+import { messageAt, sameMark, streamFacts, type LogMark, type StreamFacts } from './log-mark.ts';
+import { loadCountedTo, loadWatermark, watermarkRow } from './store.ts';
+import type { Loss } from './loss.ts';
+import { survivingPrefix } from './surviving-prefix.ts';
+import { fingerprintOf, IncarnationError, lossOf, type Watermark } from './watermark.ts';
+
+/** The first incarnation of a log. */
+const FIRST = 1;
+
+/** Where counting goes on. */
+export interface Standing {
+  readonly watermark: Watermark;
+  /** The sequence behind which the incarnation began. */
+  readonly beganBehind: number;
+  /** The message at the watermark, as it stands in the log; null when there is none. */
+  readonly last: LogMark | null;
+  /** Null when the log is the one that was counted. */
+  readonly loss: Loss | null;
+}
+
+export interface IncarnationOptions {
+  readonly ch: ClickHouse;
+  readonly link: NatsLink;
+  readonly shard: number;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+}
+
+/** @throws IncarnationError when nothing that could be done would be right. */
+export async function findStanding(o: IncarnationOptions): Promise<Standing> {
+  const { ch, link, shard } = o;
+  for (;;) {
+    // The tables first and then the stream, which can only be ahead of what anybody has written.
+    const beginnings = await loadBeginnings(ch, shard);
+    const stored = await loadWatermark(ch, shard);
+    const begun = beginnings.at(-1)?.watermark;
+    const watermark = stored ?? begun ?? (await beginFirst(o));
+    const beginning = beginnings.find((one) => one.watermark.incarnation === watermark.incarnation);
+    const beganBehind = beginning?.watermark.sequence ?? 0;
+    const newest = await loadNewestMark(ch, shard, watermark.incarnation);
+    const countedTo = await loadCountedTo(ch, shard);
+    const stream = await streamFacts(link, streamName(shard));
+    const at = await messageAt(link, stream.name, watermark.sequence);
+
+    const interrupted = begun !== undefined && begun.incarnation > watermark.incarnation;
+    const reason = interrupted
+      ? beginnings.at(-1)!.reason
+      : lossOf(
+          { watermark, newest, countedTo, beganBehind },
+          {
+            ...stream,
+            atNewest: newest === null ? null : await messageAt(link, stream.name, newest.sequence),
+            fingerprintAtWatermark: at === null ? null : fingerprintOf(at.message),
+            hasNext: (await messageAt(link, stream.name, watermark.sequence + 1)) !== null,
+          },
+        );
+    if (reason === null) return { watermark, beganBehind, last: at, loss: null };
+
+    // Another process may have counted on, and purged, since the watermark was read.
+    const again = await loadWatermark(ch, shard);
+    if (again?.incarnation !== stored?.incarnation || again?.sequence !== stored?.sequence) continue;
+    const known = Math.max(watermark.sequence, interrupted ? 0 : countedTo, newest?.sequence ?? 0);
+    return begin(o, { beginnings, watermark, reason, stream, known });
+  }
+}
+
+/** The first time: nothing is in the tables, and nothing may be missing in the log. */
+async function beginFirst({ ch, link, shard, clock }: IncarnationOptions): Promise<Watermark> {
+  const stream = await streamFacts(link, streamName(shard));
+  if (stream.firstSequence > 1) {
+    throw new IncarnationError(
+      `${stream.name} starts at ${stream.firstSequence}, but the tables know nothing of it: they are not the tables ` +
+        'of this log, or they were lost. Give the process its right CLICKHOUSE_URL, or restore them',
+    );
+  }
+  const watermark: Watermark = {
+    incarnation: FIRST,
+    sequence: 0,
+    streamCreated: stream.created,
+    fingerprint: '',
+    acceptedAtMs: 0,
+  };
+  const nowMs = clock.now();
+  await saveBeginning(ch, shard, { watermark, sequenceBefore: 0, reason: 'the first' }, nowMs);
+  await ch.insertJson('watermarks', [watermarkRow(shard, watermark, nowMs)]);
+  return watermark;
+}
+
+interface Found {
+  readonly beginnings: readonly Beginning[];
+  /** Of the incarnation that ends. */
+  readonly watermark: Watermark;
+  readonly reason: string;
+  readonly stream: StreamFacts;
+  /** The highest sequence of the old log that is known of. */
+  readonly known: number;
+}
+
+async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
+  const { ch, link, shard, clock, signal } = o;
+  const { watermark: old, reason, stream } = found;
+  const incarnation = old.incarnation + 1;
+  if (incarnation > INCARNATION_MAX) {
+    throw new IncarnationError(
+      `${reason}. This would be incarnation ${incarnation} of shard ${shard}, and ${INCARNATION_MAX} is the last ` +
+        'that a position can hold. Find out what keeps losing the log; then this deployment needs a new ClickHouse database',
+    );
+  }
+  const survived = await findSurvivors(o, found);
+  const at = await messageAt(link, stream.name, survived);
+  const watermark: Watermark = {
+    incarnation,
+    sequence: survived,
+    streamCreated: stream.created,
+    fingerprint: at === null ? '' : fingerprintOf(at.message),
+    acceptedAtMs: old.acceptedAtMs,
+  };
+
+  // 1. The beginning. A crash after this comes back here, and may find another prefix: nothing was read yet.
+  await saveBeginning(ch, shard, { watermark, sequenceBefore: old.sequence, reason }, clock.now());
+
+  // 2. Nobody writes under the old incarnation any more.
+  await insertsSettled(ch, signal);
+
+  // 3. What the old one left behind its watermark. A crash after this finds it finished.
+  const behind = endOfMessage(old.incarnation, old.sequence);
+  const unfinished = { shard, behind, until: closingPosition(incarnation) };
+  const left = await countUnfinished(ch, unfinished);
+  await finishIncarnation(ch, unfinished);
+
+  // 4. The watermark, with the mark that says which message it is.
+  if (at !== null) await ch.insertJson('log_marks', [marksRow(shard, incarnation, [at], clock.now())]);
+  await ch.insertJson('watermarks', [watermarkRow(shard, watermark, clock.now())]);
+
+  const lostTo = Math.max(found.known, left.until);
+  return {
+    watermark,
+    beganBehind: survived,
+    last: at,
+    loss: {
+      reason,
+      incarnation,
+      lostFrom: survived + 1,
+      lostTo,
+      countedTo: old.sequence,
+      countedBeyond: left.events,
+      readFrom: survived + 1,
+      acceptedAtMs: old.acceptedAtMs,
+    },
+  };
+}
+
+/** The last sequence up to which the present log is certain to be counted already. */
+async function findSurvivors(
+  { ch, link, shard }: IncarnationOptions,
+  { beginnings, watermark, stream }: Found,
+): Promise<number> {
+  // A mark proves that its message was counted only where its incarnation was.
+  const countedTo = new Map(
+    beginnings.map((one) => [one.watermark.incarnation - 1, one.sequenceBefore] as const),
+  );
+  countedTo.set(watermark.incarnation, watermark.sequence);
+  const same = async (sequence: number): Promise<boolean> => {
+    const present = await messageAt(link, stream.name, sequence);
+    if (present === null) return false;
+    const marks = await loadMarksAt(ch, shard, sequence);
+    if (marks.length === 0)
+      return sequence === watermark.sequence && fingerprintOf(present.message) === watermark.fingerprint;
+    return marks.some(
+      ({ incarnation, mark }) => sequence <= (countedTo.get(incarnation) ?? 0) && sameMark(mark, present),
+    );
+  };
+  const first = Math.max(1, stream.firstSequence);
+  return survivingPrefix(first, Math.min(stream.lastSequence, Math.max(...countedTo.values())), same);
+}
+
+const SETTLE_LOOK_EVERY_MS = 100;
+const SETTLE_LOOKS_MAX = 600;
+
+/** Waits until the inserts that run now have ended. Later ones are of nobody who still counts the old incarnation. */
+async function insertsSettled(ch: ClickHouse, signal: AbortSignal): Promise<void> {
+  const before = await runningInserts(ch);
+  for (let look = 0; before.size > 0; look++) {
+    if (look === SETTLE_LOOKS_MAX)
+      throw new Error('inserts from before are still running; a new incarnation has to wait for them');
+    await sleep(SETTLE_LOOK_EVERY_MS, signal);
+    if (signal.aborted) throw new Error('stopped while waiting for inserts from before');
+    const now = await runningInserts(ch);
+    for (const id of before) if (!now.has(id)) before.delete(id);
+  }
+}

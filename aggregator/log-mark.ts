@@ -1,0 +1,102 @@
+/**
+ * Which message stood at a sequence of the log: when the log stored it, and a checksum of its bytes. Two messages
+ * of the same mark are the same message of the same log. The bytes alone would not do: a block that was lost and
+ * is published again can come to stand at the very sequence at which it stood before, behind other messages.
+ */
+import { crc32 } from 'node:zlib';
+import { jetStreamCode, type NatsLink } from '../runtime/nats.ts';
+
+export interface LogMark {
+  readonly sequence: number;
+  /** When the log stored the message, epoch milliseconds. */
+  readonly timeMs: number;
+  /** CRC-32 of the message. A SHA-256 of each would cost three times as much, for nothing more here. */
+  readonly checksum: number;
+}
+
+export function markOf(sequence: number, timeMs: number, message: Uint8Array): LogMark {
+  return { sequence, timeMs, checksum: crc32(message) };
+}
+
+export function sameMark(a: LogMark, b: LogMark): boolean {
+  return a.sequence === b.sequence && a.timeMs === b.timeMs && a.checksum === b.checksum;
+}
+
+/** What the broker says of a stream now. */
+export interface StreamFacts {
+  readonly name: string;
+  readonly created: string;
+  /** Of an empty stream: one more than the last, or 0. */
+  readonly firstSequence: number;
+  readonly lastSequence: number;
+}
+
+/**
+ * Why the stream is not the log that was made at `created` and of which `last` was read last (null: nothing), or
+ * null when it is. `found` is the mark of what stands at that sequence now, null for nothing.
+ */
+export function logDifference(
+  created: string,
+  last: LogMark | null,
+  stream: StreamFacts,
+  found: LogMark | null,
+): string | null {
+  const { name, firstSequence, lastSequence } = stream;
+  if (stream.created !== created) {
+    return `${name} was created ${stream.created}, not ${created}: it is another stream`;
+  }
+  if (last === null) return null;
+  const { sequence } = last;
+  if (lastSequence < sequence)
+    return `${name} ends at ${lastSequence}, but was read up to ${sequence}: its end was lost`;
+  if (found !== null)
+    return sameMark(found, last)
+      ? null
+      : `${name} has another message at ${sequence} than the one that was read`;
+  // What was read may be purged.
+  return firstSequence > sequence ? null : `${name} has no message at ${sequence} any more`;
+}
+
+export interface StoredMessage extends LogMark {
+  readonly message: Uint8Array;
+}
+
+const NO_MESSAGE_FOUND = 10_037;
+
+/** The message at a sequence, from the stream's leader; null when there is none. */
+export async function messageAt(
+  link: NatsLink,
+  stream: string,
+  sequence: number,
+): Promise<StoredMessage | null> {
+  if (sequence < 1) return null;
+  try {
+    const stored = await link.jsm.streams.getMessage(stream, { seq: sequence });
+    return { ...markOf(sequence, stored.time.getTime(), stored.data), message: stored.data };
+  } catch (error) {
+    if (jetStreamCode(error) === NO_MESSAGE_FOUND) return null;
+    throw error;
+  }
+}
+
+export async function streamFacts(link: NatsLink, name: string): Promise<StreamFacts> {
+  const { created, state } = await link.jsm.streams.info(name);
+  return {
+    name,
+    created: String(created),
+    firstSequence: state.first_seq,
+    lastSequence: state.last_seq,
+  };
+}
+
+/** Asks the broker, and compares. */
+export async function findDifference(
+  link: NatsLink,
+  name: string,
+  created: string,
+  last: LogMark | null,
+): Promise<string | null> {
+  const stream = await streamFacts(link, name);
+  const found = last === null ? null : await messageAt(link, name, last.sequence);
+  return logDifference(created, last, stream, found);
+}
