@@ -215,7 +215,13 @@ function holdsDot(bytes: Uint8Array, start: number, end: number): boolean {
 }
 
 /** The seed goes in first, so that keys which collide under one seed do not under another. */
-function slotHash(seed: number, parent: number, bytes: Uint8Array, start: number, end: number): number {
+export function slotHash(
+  seed: number,
+  parent: number,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+): number {
   let hash = seed ^ Math.imul(parent, 0x9e3779b1);
   for (let at = start; at < end; at++) {
     hash = Math.imul(hash ^ bytes[at]!, 0x01000193);

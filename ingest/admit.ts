@@ -99,7 +99,13 @@ export class Admission {
       const from = start[attribute]!;
       const to = end[attribute]!;
       const length = to - from;
-      if (kind[attribute] !== TEXT || plain[attribute] !== 1 || length > BYTES_MAX[attribute]! || length === 0) return false;
+      if (
+        kind[attribute] !== TEXT ||
+        plain[attribute] !== 1 ||
+        length > BYTES_MAX[attribute]! ||
+        length === 0
+      )
+        return false;
       starts[column] = from;
       ends[column] = to;
     }

@@ -7,7 +7,6 @@ import { BATCH_EVENTS_MAX } from '../test/bad-input-requests.ts';
 import {
   AGE_DAYS_MAX,
   AHEAD_SECONDS_MAX,
-  AMOUNTS,
   OF_THE_DOORS,
   SEEDS_KEPT,
   badInputs,
@@ -16,9 +15,10 @@ import {
   windowAt,
 } from '../test/bad-input.ts';
 import { JsonWriter, MsgpackWriter, dict, num, type Dict } from '../test/bad-input-values.ts';
+import * as msgpack from '../test/msgpack-encoder.ts';
 import { eventsOf } from '../test/batch-events.ts';
 import { Admission } from './admit.ts';
-import { readBody, type BodyContext, type BodyOutcome } from './body.ts';
+import { readBody, type BodyContext, type BodyFormat, type BodyOutcome } from './body.ts';
 import { structured, binaryHead } from './cloudevents-http.ts';
 import { MeterBook } from './meters.ts';
 
@@ -51,9 +51,11 @@ const batch = new EventBatch();
 let inputs: readonly BadInput[];
 beforeAll(() => {
   // What arrives in a frame that is no UTF-8 is no matter of the readers.
-  inputs = badInputs(windowAt(NOW, 0), { seeds, amounts: AMOUNTS, doors: false }).filter(
-    ({ expected }) => expected.kind !== 'ended',
-  );
+  inputs = badInputs(windowAt(NOW, 0), {
+    seeds,
+    amounts: { faults: 300, jsonBytes: 300, msgpackBytes: 200 },
+    doors: false,
+  }).filter(({ expected }) => expected.kind !== 'ended');
 }, PATIENCE_MS);
 
 function read({ way, body, headers }: BadInput): BodyOutcome {
@@ -129,7 +131,36 @@ describe(`bad inputs (seeds ${seeds.join(', ')})`, { timeout: PATIENCE_MS }, () 
       expect(outcome.read && outcome.rejected[0]?.message.split(': ')[0], format).toBe(place);
     }
   });
+
+  test('a body that ends where another one had a long key is not looked beyond', () => {
+    const long = 'k'.repeat(250);
+    const data = dict([long, num(1)], ['a', dict([long.slice(1), 'x'], ['b', [dict([long, true])]])]);
+    const good = new Deck(1).good('json', 'a', 1).with('data', data).with('time', '2026-11-20T10:00:00Z');
+    const json = new JsonWriter(null, true).write(good);
+    const packed = new MsgpackWriter(null).write(good);
+    // Every body is longer than all before it, so that its memory ends right behind it.
+    const spaces = (length: number): Buffer => Buffer.alloc(length, 0x20);
+    const ways: readonly (readonly [BodyFormat, string, Buffer, (length: number) => Buffer])[] = [
+      ['json', 'body_not_json', json, spaces],
+      ['ndjson', 'line_not_json', json, spaces],
+      ['msgpack', 'body_not_msgpack', packed, (length) => listOfTwo(spaces(length))],
+    ];
+    for (const [format, code, event, before] of ways) {
+      const fresh = new EventBatch();
+      expect(readBody(event, format, context, fresh), format).toMatchObject({ read: true, rejected: [] });
+      for (let end = 1; end < event.length; end++) {
+        const body = Buffer.concat([before(65_536 + end), event.subarray(0, end)]);
+        const outcome = readBody(body, format, context, fresh);
+        expect(outcome.read ? outcome.rejected[0]?.code : outcome.code, `${format} ${end}`).toBe(code);
+      }
+    }
+  });
 });
+
+/** A list of a text and one more value, which is to come. */
+function listOfTwo(text: Buffer): Buffer {
+  return Buffer.concat([Buffer.of(0x92), msgpack.raw(text)]);
+}
 
 /** A message is the sentence of its code, with the place before it. */
 function saysWhat(outcome: BodyOutcome): boolean {

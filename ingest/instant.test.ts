@@ -60,6 +60,10 @@ test('it knows the days of every month from 1970 to 2400', () => {
   }
 });
 
+test('a reader that has read nothing knows no hour', () => {
+  expect(read(new InstantReader(), `${'\0'.repeat(13)}:00:00Z`)).toBeNull();
+});
+
 test.each([
   ['2026-11-21T08:30:15Z', Date.UTC(2026, 10, 21, 8, 30, 15)],
   ['2026-11-21T08:30:15.250Z', Date.UTC(2026, 10, 21, 8, 30, 15, 250)],

@@ -35,7 +35,6 @@ import { wordEnd, type JsonValue } from './json-value.ts';
 
 const { ROOT } = PathTable;
 const QUOTE_COLON = (COLON << 8) | QUOTE;
-const QUOTE_COMMA = (COMMA << 8) | QUOTE;
 const ZERO = 0x30;
 const NINE = 0x39;
 /** So many digits are a small integer of the engine. */
@@ -133,41 +132,10 @@ export class JsonData {
       }
       if (batch.fieldCount === fieldsEnd) return this.#refuse('data_too_many_fields', paths, place);
       if (rows[row + DOUBLED] === 1) isDotted = true;
-      if (byte === QUOTE) {
-        const close = plainEnd(view, at + 1);
-        const next = view.getUint16(close, true);
-        if ((next & 0xff) === QUOTE) {
-          batch.addField(place, FIELD_TEXT, 0, 0, at + 1, close);
-          at = close + 1;
-          if (next === QUOTE_COMMA) {
-            at = bytes[at + 1]! <= SPACE ? source.space(at + 1) : at + 1;
-            continue;
-          }
-        } else {
-          at = this.#roughText(at + 1, batch, place);
-        }
-      } else if (byte > ZERO && byte <= NINE) {
-        // Whole numbers of few digits are most numbers; what else there is has a file of its own.
-        let value = byte - ZERO;
-        let behindDigits = at + 1;
-        const last = at + FEW_DIGITS;
-        let next = bytes[behindDigits]!;
-        while (next >= ZERO && next <= NINE && behindDigits < last) {
-          value = value * 10 + (next - ZERO);
-          behindDigits += 1;
-          next = bytes[behindDigits]!;
-        }
-        if (next === COMMA || next === OBJECT_CLOSE) {
-          batch.addField(place, FIELD_NUMBER, 0, value, 0, 0);
-          at = behindDigits;
-        } else {
-          at = this.#numeral(at, batch, place);
-        }
-      } else if (byte === MINUS || byte === ZERO) {
-        at = this.#numeral(at, batch, place);
-      } else {
-        at = this.#literal(at, batch, place, depth);
-      }
+      if (byte === QUOTE) at = this.#string(at, batch, place);
+      else if (byte > ZERO && byte <= NINE) at = this.#whole(at, batch, place);
+      else if (byte === MINUS || byte === ZERO) at = this.#numeral(at, batch, place);
+      else at = this.#literal(at, batch, place, depth);
       if (at < 0) return -1;
       // 3. What may stand behind it: the ends of what is open, then a comma or the end of it all.
       for (;;) {
@@ -206,12 +174,35 @@ export class JsonData {
     return colon + 1;
   }
 
-  #roughText(start: number, batch: EventBatch, place: number): number {
+  #string(start: number, batch: EventBatch, place: number): number {
+    const { bytes, view } = this.#source;
+    const close = plainEnd(view, start + 1);
+    if (bytes[close] === QUOTE) {
+      batch.addField(place, FIELD_TEXT, 0, 0, start + 1, close);
+      return close + 1;
+    }
     const text = this.#text;
-    const at = text.take(start, batch);
+    const at = text.take(start + 1, batch);
     if (at < 0) return -1;
     if (text.kind === BROKEN) return this.#refuse('text_not_unicode', batch.paths, place);
     batch.addField(place, FIELD_TEXT, 0, 0, text.start, text.end);
+    return at;
+  }
+
+  /** Whole numbers of few digits are most numbers; what else there is has a file of its own. */
+  #whole(start: number, batch: EventBatch, place: number): number {
+    const { bytes } = this.#source;
+    let value = bytes[start]! - ZERO;
+    let at = start + 1;
+    const last = start + FEW_DIGITS;
+    let next = bytes[at]!;
+    while (next >= ZERO && next <= NINE && at < last) {
+      value = value * 10 + (next - ZERO);
+      at += 1;
+      next = bytes[at]!;
+    }
+    if (next !== COMMA && next !== OBJECT_CLOSE) return this.#numeral(start, batch, place);
+    batch.addField(place, FIELD_NUMBER, 0, value, 0, 0);
     return at;
   }
 

@@ -216,7 +216,7 @@ function actual(body: Uint8Array, requireSpecversion: boolean): unknown {
   };
 }
 
-test('what is read is what the model reads, to the digit and the byte', () => {
+test('what is read is what the model reads, to the digit and the byte', { timeout: 60_000 }, () => {
   let admitted = 0;
   const codes = new Set<string>();
   fc.assert(
@@ -226,10 +226,10 @@ test('what is read is what the model reads, to the digit and the byte', () => {
       admitted += batch.count;
       for (const { code } of (result as { rejected: { code: string }[] }).rejected) codes.add(code);
     }),
-    { numRuns: 4_000 },
+    { numRuns: 2_500 },
   );
   // The generator reaches what it is there for.
-  expect(admitted).toBeGreaterThan(500);
+  expect(admitted).toBeGreaterThan(250);
   expect([...codes]).toEqual(
     expect.arrayContaining([
       'data_path_repeated',
@@ -289,7 +289,7 @@ function soundText(bytes: Uint8Array): string | null {
   }
 }
 
-test('what JSON.parse takes is taken, and nothing else', () => {
+test('what JSON.parse takes is taken, and nothing else', { timeout: 60_000 }, () => {
   let broken = 0;
   fc.assert(
     fc.property(document, fc.array(mutation, { minLength: 1, maxLength: 2 }), (body, mutations) => {
@@ -305,9 +305,9 @@ test('what JSON.parse takes is taken, and nothing else', () => {
       expect((result as { code: string }).code).toBe(utf8Sound(bytes) ? 'body_not_json' : 'body_not_unicode');
       expect(batch.count).toBe(0);
     }),
-    { numRuns: 8_000 },
+    { numRuns: 4_000 },
   );
-  expect(broken).toBeGreaterThan(2_000);
+  expect(broken).toBeGreaterThan(1_000);
 });
 
 function utf8Sound(bytes: Uint8Array): boolean {
@@ -336,7 +336,7 @@ test('every prefix of a body is refused, and says that it ends too early', () =>
   }
 });
 
-test('lines stand for themselves: each is what it would be as a body of its own', () => {
+test('lines stand for themselves: each is what it would be as a body of its own', { timeout: 60_000 }, () => {
   const line = fc.oneof(
     { weight: 3, arbitrary: event.map((one) => Buffer.from(one)) },
     fc.tuple(event, fc.array(mutation, { minLength: 1, maxLength: 2 })).map((parts) => mutated(...parts)),

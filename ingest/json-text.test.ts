@@ -85,7 +85,7 @@ test.each([
 
 test('a string is what JSON.parse makes of it', () => {
   const piece = fc.oneof(
-    fc.string({ unit: 'binary', maxLength: 6 }).map((raw) => raw.replace(/[\u0000-\u001f"\\]/g, '')),
+    fc.string({ unit: 'binary', maxLength: 6 }).map((raw) => raw.replace(/[\p{Cc}"\\]/gu, '')),
     fc.stringMatching(/^\\u[0-9a-fA-F]{4}$/),
     fc.constantFrom('\\ud83d', '\\ude00', '\\n', '\\"', '\\\\', '\\/', '\\u00', '\\', '\u007f'),
   );
@@ -104,7 +104,7 @@ test('a string is what JSON.parse makes of it', () => {
         if (value !== null) expect(end).toBeLessThan(Buffer.byteLength(body));
       } else expect(value).toBe(expected.isWellFormed() ? expected : 'broken');
     }),
-    { numRuns: 5_000 },
+    { numRuns: 2_000 },
   );
 });
 

@@ -118,14 +118,14 @@ async function closing(tables: readonly string[], work: () => Promise<void>): Pr
   for (const table of tables) await ch.command(`ALTER TABLE ${table} DROP CONSTRAINT closed`);
 }
 
-/** Whether it is written down of all messages that they were read. */
-async function allMarked(): Promise<boolean> {
+/** Whether each shard has written down that it read messages behind these. */
+async function readBeyond(sequences: readonly number[]): Promise<boolean> {
   const rows = await ch.rows<{ shard: number; last: string }>(
     `SELECT shard, max(last_sequence) AS last FROM log_marks
      WHERE (shard, incarnation) IN (SELECT shard, max(incarnation) FROM log_marks GROUP BY shard) GROUP BY shard`,
   );
-  return log.lastSequences.every((last, shard) =>
-    rows.some((row) => row.shard === shard && Number(row.last) >= last),
+  return sequences.every((sequence, shard) =>
+    rows.some((row) => row.shard === shard && Number(row.last) > sequence),
   );
 }
 
@@ -154,6 +154,7 @@ describe('a broker that comes back with an earlier state', () => {
   });
 
   test('while the aggregator runs: what was counted and is sent again is a duplicate, the rest goes on', async () => {
+    await keepStorage('base');
     const lost = someBlocks(5);
     await send(lost);
     await world.expectExact();
@@ -169,6 +170,28 @@ describe('a broker that comes back with an earlier state', () => {
     const alert = world.running!.output.find((line) => line.includes('incarnation mismatch'));
     expect(alert).toMatch(/"level":(50|"error")/);
     expect(alert).toContain('send everything again');
+  });
+
+  test('what it has read and not made durable is counted, though nobody else has it any more', async () => {
+    await keepStorage('base');
+    const kept = log.lastSequences;
+    const before = await incarnations();
+    await closing(['events'], async () => {
+      await send(someBlocks(8));
+      await world.eventually('messages read', () => readBeyond(kept));
+      await cutBack('base');
+      await world.eventually('the loss seen', async () =>
+        [0, 1].every((shard) =>
+          world.running!.output.some(
+            (line) => line.includes(`"shard":${shard}`) && line.includes('not the one that was read'),
+          ),
+        ),
+      );
+      expect(await incarnations()).toEqual(before);
+    });
+    await incarnationBehind(before);
+    await send(someBlocks(2));
+    await world.expectExact();
   });
 
   test('when the log has grown beyond our place before we look, with the same messages at the same places', async () => {
@@ -249,11 +272,20 @@ describe('a flush that crashed, and a log that was lost below it', () => {
     readonly cut: 'below' | 'at' | 'within';
     /** Other messages than before stand where the lost ones stood, and further. */
     readonly grown: boolean;
+    /** What was lost is brought back instead of being sent again. */
+    readonly broughtBack?: boolean;
   }
   const crashes: readonly [string, Crash][] = [
-    ['behind a part of the raw rows', { closed: derived, inPart: true, cut: 'at', grown: true }],
+    ['behind a part of the raw rows', { closed: derived, inPart: true, cut: 'at', grown: false }],
+    [
+      'behind a part of the raw rows, with the log brought back',
+      { closed: derived, inPart: true, cut: 'at', grown: true, broughtBack: true },
+    ],
     ['behind the raw rows', { closed: derived, cut: 'below', grown: false }],
-    ['behind the raw rows, of which the log has a part', { closed: derived, cut: 'within', grown: true }],
+    [
+      'behind a part of the raw rows, with a part of the messages in the log',
+      { closed: derived, inPart: true, cut: 'within', grown: true },
+    ],
     ['before the rollups', { closed: ['rollup_hour'], cut: 'at', grown: true }],
     ['before what was refused', { closed: ['refused_events'], cut: 'at', grown: false }],
     ['before what was received', { closed: ['received_totals'], cut: 'below', grown: true }],
@@ -261,21 +293,26 @@ describe('a flush that crashed, and a log that was lost below it', () => {
     ['before the watermark', { closed: ['watermarks'], cut: 'within', grown: false }],
   ];
 
-  test.each(crashes)('%s', async (_, { closed, inPart = false, cut, grown }) => {
+  test.each(crashes)('%s', async (_, { closed, inPart = false, cut, grown, broughtBack = false }) => {
     if (cut === 'below') await keepStorage('base');
-    await world.start();
+    // For a cut within what was read, all of it must come together before the flush is taken.
+    await world.start(cut === 'within' ? { TALLYLINE_FLUSH_INTERVAL_MS: '3000' } : {});
     const before = await incarnations();
     await send(someBlocks(1));
     await world.drained();
     if (cut === 'at') await keepStorage('base');
+    let kept = log.lastSequences;
     const lost = someBlocks(4, () => [...source.some(150), ...source.refused(20)]);
     await closing(closed, async () => {
       await send(lost.slice(0, 2));
-      if (cut === 'within') await keepStorage('base');
+      if (cut === 'within') {
+        await keepStorage('base');
+        kept = log.lastSequences;
+      }
       await send(lost.slice(2));
       await world.eventually('rows beyond the watermark', async () => {
         if ((await world.metric('tallyline_aggregator_flush_failures_total')) === 0) return false;
-        if (!(await allMarked())) return false;
+        if (!(await readBeyond(kept))) return false;
         const found = await Promise.all(
           ['events', ...derived].filter((table) => !closed.includes(table)).map(beyondWatermark),
         );
@@ -292,6 +329,7 @@ describe('a flush that crashed, and a log that was lost below it', () => {
       );
     }
     const raw = await countRows('SELECT count() AS n FROM event_rows');
+    if (broughtBack) await keepStorage('whole');
 
     await cutBack('base');
     const other = someBlocks(grown ? 8 : 0, () => source.fresh(40));
@@ -299,16 +337,22 @@ describe('a flush that crashed, and a log that was lost below it', () => {
     await world.start();
     await incarnationBehind(before);
     await world.drained();
-    // Not sent again: what was durable counts.
+    // Not sent again: what was durable counts, and what the log still has.
     await world.expectChecks();
     const fresh = other.reduce((sum, { events }) => sum + events.length, 0);
-    expect(await countRows('SELECT count() AS n FROM event_rows')).toBe(raw + fresh);
-    expect(await countRows(`SELECT sum(count) AS n FROM verdicts WHERE verdict = 'counted'`)).toBe(
-      raw + fresh,
-    );
+    const stored = await countRows('SELECT count() AS n FROM event_rows');
+    if (cut === 'within') expect(stored).toBeGreaterThanOrEqual(raw + fresh);
+    else expect(stored).toBe(raw + fresh);
+    expect(await countRows(`SELECT sum(count) AS n FROM verdicts WHERE verdict = 'counted'`)).toBe(stored);
 
-    // Sent again: each counts once.
-    await send(lost);
+    // What the log has lost is sent again, or is there again: each counts once.
+    if (broughtBack) {
+      const between = await incarnations();
+      await cutBack('whole');
+      await incarnationBehind(between);
+    } else {
+      await send(cut === 'within' ? lost.slice(2) : lost);
+    }
     await send(someBlocks(1));
     await world.expectTotals();
   });
@@ -444,6 +488,7 @@ describe('the edges are told how far a shard is durable', () => {
     // A bucket with an earlier state is told again, and so is one that is gone.
     await keepStorage('base');
     await send(someBlocks(1));
+    await world.drained();
     await world.eventually('the newest watermarks', told);
     const incarnation = await incarnations();
     await cutBack('base');

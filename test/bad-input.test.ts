@@ -27,7 +27,8 @@ const seeds = [...SEEDS_KEPT, FRESH];
 const SLACK_MS = 300_000;
 /**
  * What the whole process may take at its peak: 128 MiB of it are bodies in flight (bytesInFlightMax), 64 MiB blocks on
- * their way to the log, 32 MiB two bodies that are being decompressed. Measured: MEASURED MB.
+ * their way to the log, 32 MiB two bodies that are being decompressed. Measured on Linux
+ * with Node 20: 240 to 265 MB at the peak, 165 MB at the end.
  */
 const MEMORY_BYTES_MAX = 384 * 1_048_576;
 /** Ten seconds or so, on a machine that has nothing else to do. */
@@ -116,14 +117,7 @@ describe(`bad inputs (seeds ${seeds.join(', ')})`, { timeout: PATIENCE_MS }, () 
       }
     };
     const alive = pulse();
-    const began = performance.now();
     const wrong = await senders.sendAll(inputs).finally(() => (isSending = false));
-    console.info({
-      ms: performance.now() - began,
-      inputs: inputs.length,
-      cpu: process.cpuUsage(),
-      edge: readFileSync(`/proc/${edge.child.pid}/stat`, 'utf8').split(' ').slice(13, 15),
-    });
     await alive;
     expect(wrong.length, JSON.stringify(wrong.slice(0, 10), null, 1)).toBe(0);
     expect(pulses).toBeGreaterThan(5);
@@ -200,7 +194,6 @@ describe(`bad inputs (seeds ${seeds.join(', ')})`, { timeout: PATIENCE_MS }, () 
     if (!existsSync(status)) return; // told by Linux alone
     const bytes = (name: string): number =>
       Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(readFileSync(status, 'utf8'))![1]) * 1_024;
-    console.info({ rss: bytes('VmRSS') / 1e6, peak: bytes('VmHWM') / 1e6 });
     expect(bytes('VmHWM')).toBeLessThan(MEMORY_BYTES_MAX);
     expect(bytes('VmRSS')).toBeLessThan(MEMORY_BYTES_MAX);
   });

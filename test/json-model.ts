@@ -250,8 +250,10 @@ function fieldOf(path: string, value: Node, depth: number): PlainField {
       return { path, number: exactNumber(value.raw) ?? refuse('number_not_exact') };
     case 'array':
       checkArray(value, depth + 1);
+      return { path, literal: compact(value) };
+    default:
+      return { path, literal: compact(value) };
   }
-  return { path, literal: compact(value) };
 }
 
 function checkArray(node: Node, depth: number): void {
