@@ -1,9 +1,9 @@
 // What an event costs from the bytes of a body to the bytes of a block, without any network, beside JSON.parse of
 // the same body. Both are measured in turns, so that whatever else the machine does meets both.
 import { EventBatch } from '../contract/event-batch.ts';
-import { Admission } from '../ingest/admit.ts';
-import { readBody } from '../ingest/body.ts';
-import { MeterBook } from '../ingest/meters.ts';
+import { Admission } from '../ingest/read/admit.ts';
+import { readBody } from '../ingest/read/body.ts';
+import { MeterBook } from '../ingest/tenant/meters.ts';
 import { Pack } from '../ingest/pack.ts';
 import { bodyOf, METERS, TENANT } from './event.ts';
 

@@ -9,16 +9,16 @@
  */
 import type { EventBatch } from '../contract/event-batch.ts';
 import type { RejectedEvent } from '../contract/rejections.ts';
-import type { Account } from './account.ts';
-import type { Admission } from './admit.ts';
-import { readBody, type BodyFormat } from './body.ts';
+import type { Account } from './tenant/account.ts';
+import type { Admission } from './read/admit.ts';
+import { readBody, type BodyFormat } from './read/body.ts';
 import type { EdgeMeasures } from './measures.ts';
-import type { MeterBook } from './meters.ts';
+import type { MeterBook } from './tenant/meters.ts';
 import type { Pack } from './pack.ts';
 import type { EdgeProblemCode } from './problems.ts';
-import type { Quotas } from './quota.ts';
-import type { Room } from './room.ts';
-import type { Turns } from './turns.ts';
+import type { Quotas } from './tenant/quota.ts';
+import type { Room } from './tenant/room.ts';
+import type { Turns } from './tenant/turns.ts';
 
 export interface Taken {
   readonly taken: true;

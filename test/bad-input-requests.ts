@@ -465,6 +465,21 @@ export function countInputs(deck: Deck): void {
   });
 }
 
+/** Keys that nobody sent before, more of them than an edge remembers: what it knew of others must not be mixed up. */
+export function placeInputs(deck: Deck): void {
+  const [bodies, events, fields] = [4, 80, 60];
+  for (const way of ['json', 'msgpack'] as const) {
+    for (let body = 0; body < bodies; body++) {
+      const tag = deck.tag();
+      const parts = Array.from({ length: events }, (_, event): Part => {
+        const keys = Array.from({ length: fields }, (_, at) => [`${tag}${event}-${at}`, num(at)] as const);
+        return { event: deck.good(way, tag, event).with('data', dict(...keys)), code: null };
+      });
+      deck.events('many keys', way, tag, parts, deck.writer(way, true));
+    }
+  }
+}
+
 /** Frames that are no envelope, or not of the connection's kind: what is sent is the frame. */
 export function frameInputs(deck: Deck): void {
   const ended = (...codes: number[]): Expected => ({ kind: 'ended', codes });

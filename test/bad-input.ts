@@ -20,7 +20,7 @@ import {
 } from './bad-input-deck.ts';
 import { generatedInputs, type Amounts } from './bad-input-generated.ts';
 import { msgpackCases } from './bad-input-msgpack.ts';
-import { countInputs, frameInputs, nestedInputs, requestInputs } from './bad-input-requests.ts';
+import { countInputs, frameInputs, nestedInputs, placeInputs, requestInputs } from './bad-input-requests.ts';
 
 /** Seeds of runs that found something, and one to begin with. They are run for ever. */
 export const SEEDS_KEPT: readonly number[] = [20_261_121];
@@ -49,6 +49,7 @@ export function badInputs(window: Window, { seeds, amounts, doors }: Extent): Ba
   bodyInputs(deck);
   nestedInputs(deck);
   countInputs(deck);
+  placeInputs(deck);
   if (doors) {
     requestInputs(deck);
     frameInputs(deck);

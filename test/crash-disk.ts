@@ -4,7 +4,7 @@
 // but not synced, or done without its caller hearing of it, and every later one fails. `afterKill()` is the disk as the next process
 // finds it when only the process died: what was written is there. `afterPowerLoss()` keeps what was synced, and
 // of the rest any part: sectors of a file each for itself, and names created or removed each for itself.
-import type { JournalDisk, JournalFile } from '../ingest/journal-disk.ts';
+import type { JournalDisk, JournalFile } from '../ingest/journal/journal-disk.ts';
 
 const SECTOR = 512;
 

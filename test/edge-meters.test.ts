@@ -7,9 +7,9 @@ import { BlockBuilder } from '../contract/block-builder.ts';
 import type { MeterDefined } from '../contract/control.ts';
 import { EventBatch } from '../contract/event-batch.ts';
 import { AGGREGATIONS } from '../contract/meter.ts';
-import { Admission } from '../ingest/admit.ts';
-import { readBody, type BodyContext } from '../ingest/body.ts';
-import { MeterBook } from '../ingest/meters.ts';
+import { Admission } from '../ingest/read/admit.ts';
+import { readBody, type BodyContext } from '../ingest/read/body.ts';
+import { MeterBook } from '../ingest/tenant/meters.ts';
 
 // The edge tells a sender what the aggregator would do to an event for the sake of its meters. Here both judge the
 // same events: the edge while it reads them, the aggregator from a real block of them.

@@ -64,8 +64,8 @@ const packageHomes: Readonly<Record<string, RegExp>> = {
  */
 const shell: Readonly<Partial<Record<Folder, string>>> = {
   contract: '',
-  ingest: `courier deployment journal journal-disk journal-lock journal-recovery journaling main releases resends
-    server`,
+  ingest: `deployment main http/server journal/courier journal/journal journal/journal-disk journal/journal-lock
+    journal/journal-recovery journal/journaling journal/releases journal/resends`,
   aggregator: `backlog consume flush incarnation incarnation-store log-mark main patience purge read-shard recover store
     surviving-prefix watermark-bucket`,
   ledger: `audit balance close conservation customers entitlements grants invoices journal-store main meters mirror
@@ -81,9 +81,9 @@ const owners: readonly string[] = [
   'aggregator/flush.ts',
   'aggregator/main.ts',
   'client/clock.ts',
-  'ingest/http.ts',
+  'ingest/http/http.ts',
+  'ingest/http/server.ts',
   'ingest/main.ts',
-  'ingest/server.ts',
 ];
 
 interface Source {
