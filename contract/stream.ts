@@ -64,7 +64,6 @@ export const CLOSE_CODES = {
   internal_error: { code: 1011, retry: true, reason: 'a mistake of ours' },
   frame_malformed: { code: 4400, retry: false, reason: 'the frame is not { batch, events }' },
   key_invalid: { code: 4401, retry: false, reason: 'the key was revoked or has expired' },
-  idle: { code: 4408, retry: true, reason: 'nothing was heard for welcome.limits.idleSeconds' },
   batch_in_use: { code: 4409, retry: false, reason: 'a batch of this number is under way' },
   credit_exceeded: { code: 4429, retry: false, reason: 'more was under way than welcome.credit allows' },
   reader_too_slow: { code: 4430, retry: true, reason: 'the answers were not read' },

@@ -1,9 +1,11 @@
 import { beforeAll, describe, expect, test } from 'vitest';
+import { BlockBuilder } from '../contract/block-builder.ts';
+import { decodeBlock } from '../contract/block.ts';
 import { EventBatch } from '../contract/event-batch.ts';
 import { REJECTIONS, type EdgeRejectionCode } from '../contract/rejections.ts';
-import { lineOfModel } from '../test/bad-input-generated.ts';
-import { Deck, TENANT, METERS, WAYS, type BadInput, type Expected } from '../test/bad-input-deck.ts';
-import { BATCH_EVENTS_MAX } from '../test/bad-input-requests.ts';
+import { lineOfModel } from '../test/bad-input/bytes.ts';
+import { lineInBlock } from '../test/bad-input/log.ts';
+import { BATCH_EVENTS_MAX } from '../test/bad-input/limits.ts';
 import {
   AGE_DAYS_MAX,
   AHEAD_SECONDS_MAX,
@@ -14,13 +16,15 @@ import {
   unreached,
   windowAt,
 } from '../test/bad-input.ts';
-import { JsonWriter, MsgpackWriter, dict, num, type Dict } from '../test/bad-input-values.ts';
 import * as msgpack from '../test/msgpack-encoder.ts';
 import { eventsOf } from '../test/batch-events.ts';
 import { Admission } from './read/admit.ts';
 import { readBody, type BodyContext, type BodyFormat, type BodyOutcome } from './read/body.ts';
 import { structured, binaryHead } from './http/cloudevents-http.ts';
 import { MeterBook } from './tenant/meters.ts';
+import { Deck, METERS, TENANT, WAYS, type BadInput, type Expected } from '../test/bad-input/deck.ts';
+import { dict, num, type Dict } from '../test/bad-input/values.ts';
+import { JsonWriter, MsgpackWriter } from '../test/bad-input/writers.ts';
 
 // Every bad input of test/bad-input.ts that needs no network, against the readers themselves. test/bad-input.test.ts
 // sends all of them to an edge. One batch serves all bodies: what is left of one must not change the next.
@@ -97,14 +101,18 @@ describe(`bad inputs (seeds ${seeds.join(', ')})`, { timeout: PATIENCE_MS }, () 
 
   test('each gets its code with its place, its neighbours are taken, and no value is changed', () => {
     const wrong: unknown[] = [];
+    const blocks = new Blocks();
     for (const input of inputs) {
       const outcome = read(input);
       const found = actual(outcome, input.expected);
       const isSame = JSON.stringify(found) === JSON.stringify(input.expected);
+      if (outcome.read && found.kind === 'events') blocks.add(found.stored);
       if (isSame && (input.way === 'binary' || saysWhat(outcome))) continue;
       wrong.push({ name: input.name, body: shown(input.body), expected: input.expected, found, outcome });
     }
     expect(wrong.length, JSON.stringify(wrong.slice(0, 10), null, 1)).toBe(0);
+    blocks.check();
+    expect(blocks.wrong.slice(0, 10)).toEqual([]);
   });
 
   const twice = dict(['k', num(1)], ['k', num(2)]);
@@ -163,6 +171,34 @@ describe(`bad inputs (seeds ${seeds.join(', ')})`, { timeout: PATIENCE_MS }, () 
 /** A list of a text and one more value, which is to come. */
 function listOfTwo(text: Buffer): Buffer {
   return Buffer.concat([Buffer.of(0x92), msgpack.raw(text)]);
+}
+
+/** What the batch holds, packed into blocks that are small and large in turn. */
+class Blocks {
+  readonly wrong: unknown[] = [];
+  readonly #builder = new BlockBuilder();
+  readonly #identity = new Uint32Array(4);
+  #lines: string[] = [];
+  #eventsMax = 1;
+
+  add(lines: readonly string[]): void {
+    for (const [event, line] of lines.entries()) {
+      this.#builder.add(batch, event, this.#identity);
+      this.#lines.push(line);
+      if (this.#lines.length >= this.#eventsMax) this.check();
+    }
+  }
+
+  check(): void {
+    if (this.#lines.length === 0) return;
+    const block = decodeBlock(this.#builder.finish(NOW));
+    for (const [event, line] of this.#lines.entries()) {
+      const packed = lineInBlock(block, event);
+      if (packed !== line) this.wrong.push({ line, packed });
+    }
+    this.#lines = [];
+    this.#eventsMax = (this.#eventsMax * 7) % 211; // from 1 to 210
+  }
 }
 
 /** A message is the sentence of its code, with the place before it. */

@@ -4,17 +4,16 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { decodeBlock, idOf, textOf, type Block } from '../contract/block.ts';
-import { FIELD_LITERAL, FIELD_NUMBER } from '../contract/fields.ts';
+import { decodeBlock, textOf } from '../contract/block.ts';
 import { makeKey, type KeyRecord } from '../contract/key.ts';
 import { BUCKET_KEYS, BUCKET_METERS, streamName } from '../contract/subjects.ts';
 import { createLog } from '../runtime/log.ts';
 import { connectNats, openKeyValue, readLog, type NatsLink } from '../runtime/nats.ts';
-import { METERS, TENANT, type BadInput } from './bad-input-deck.ts';
-import { Senders, rawAnswer } from './bad-input-senders.ts';
-import { lineOf, type Field } from './bad-input-values.ts';
+import { Senders, rawAnswer } from './bad-input/senders.ts';
+import { lineInBlock } from './bad-input/log.ts';
 import { AMOUNTS, SEEDS_KEPT, badInputs, differentIn, unreached, windowAt } from './bad-input.ts';
 import { startEngines, type Engines } from './engines.ts';
+import { METERS, TENANT, type BadInput } from './bad-input/deck.ts';
 
 // Every bad input against a real edge and a real NATS: over HTTP and over streams, many at a time. What was
 // answered is compared with what each input must get, and the log, afterwards, with all that was taken.
@@ -215,38 +214,17 @@ async function linesInLog(): Promise<string[]> {
     });
     for await (const { data, sequence } of log) {
       const block = decodeBlock(data);
-      for (let event = 0; event < block.count; event++) lines.push(lineInBlock(block, event));
+      for (let event = 0; event < block.count; event++) {
+        expect(textOf(block, block.tenant[event]!)).toBe(TENANT);
+        if ((block.flags[event]! & 1) === 0) {
+          expect(block.time[event]).toBeGreaterThanOrEqual(startedMs);
+          expect(block.time[event]).toBeLessThanOrEqual(Date.now());
+        }
+        lines.push(lineInBlock(block, event));
+      }
       if (sequence >= state.last_seq) break;
     }
     stop.abort();
   }
   return lines;
-}
-
-function lineInBlock(block: Block, event: number): string {
-  const text = (numbers: Uint32Array): string => textOf(block, numbers[event]!);
-  expect(text(block.tenant)).toBe(TENANT);
-  const isGiven = (block.flags[event]! & 1) === 1;
-  if (!isGiven) {
-    expect(block.time[event]).toBeGreaterThanOrEqual(startedMs);
-    expect(block.time[event]).toBeLessThanOrEqual(Date.now());
-  }
-  const fields: Field[] = [];
-  const shape = block.shape[event]!;
-  const first = block.shapeStart[shape]!;
-  for (let at = first; at < block.shapeStart[shape + 1]!; at++) {
-    const path = textOf(block, block.shapeFields[at * 2]!);
-    const code = block.shapeFields[at * 2 + 1]!;
-    const cell = block.cells[block.cellStart[event]! + at - first]!;
-    if (code >>> 8 === FIELD_NUMBER) fields.push([path, 'number', `${BigInt(cell)}e-${code & 0xff}`]);
-    else fields.push([path, code >>> 8 === FIELD_LITERAL ? 'literal' : 'text', textOf(block, cell)]);
-  }
-  return lineOf({
-    id: idOf(block, event),
-    source: text(block.source),
-    type: text(block.type),
-    subject: text(block.subject),
-    timeMs: isGiven ? block.time[event]! : null,
-    fields,
-  });
 }

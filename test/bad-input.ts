@@ -4,9 +4,20 @@
  */
 import { createHash } from 'node:crypto';
 import type { EdgeRejectionCode } from '../contract/rejections.ts';
-import { attributeCases, type EventCase, type Window } from './bad-input-attributes.ts';
-import { bodyInputs } from './bad-input-bodies.ts';
-import { dataCases } from './bad-input-data.ts';
+import { attributeCases } from './bad-input/attributes.ts';
+import { bodyInputs } from './bad-input/bodies.ts';
+import { jsonBytesInput, msgpackBytesInput } from './bad-input/bytes.ts';
+import type { EventCase, Window } from './bad-input/cases.ts';
+import { numberCases, repeatCases, textCases } from './bad-input/contents.ts';
+import { faultInput } from './bad-input/faults.ts';
+import { fieldCases, notObjectCases } from './bad-input/fields.ts';
+import { frameInputs } from './bad-input/frames.ts';
+import { brokenTokens, brokenUnicode } from './bad-input/json.ts';
+import { bombInputs, countInputs, nestedInputs, placeInputs, sizeInputs } from './bad-input/limits.ts';
+import { meterCases } from './bad-input/metered.ts';
+import { msgpackCases } from './bad-input/msgpack.ts';
+import { requestInputs } from './bad-input/requests.ts';
+import { shapeCases, sizeCases } from './bad-input/shapes.ts';
 import {
   Deck,
   WAY_NAMES,
@@ -17,13 +28,19 @@ import {
   wayOf,
   type BadInput,
   type WayName,
-} from './bad-input-deck.ts';
-import { generatedInputs, type Amounts } from './bad-input-generated.ts';
-import { msgpackCases } from './bad-input-msgpack.ts';
-import { countInputs, frameInputs, nestedInputs, placeInputs, requestInputs } from './bad-input-requests.ts';
+} from './bad-input/deck.ts';
 
 /** Seeds of runs that found something, and one to begin with. They are run for ever. */
 export const SEEDS_KEPT: readonly number[] = [20_261_121];
+
+/** How many inputs by chance. */
+export interface Amounts {
+  /** Events with a fault in their values. */
+  readonly faults: number;
+  /** Bodies with changed bytes. */
+  readonly jsonBytes: number;
+  readonly msgpackBytes: number;
+}
 
 /** For each seed. */
 export const AMOUNTS: Amounts = { faults: 600, jsonBytes: 400, msgpackBytes: 300 };
@@ -46,19 +63,27 @@ export interface Extent {
 export function badInputs(window: Window, { seeds, amounts, doors }: Extent): BadInput[] {
   const deck = new Deck(seeds[0]!);
   eventInputs(deck, window);
+  brokenTokens(deck);
+  brokenUnicode(deck);
   bodyInputs(deck);
   nestedInputs(deck);
   countInputs(deck);
   placeInputs(deck);
   if (doors) {
     requestInputs(deck);
+    bombInputs(deck);
+    sizeInputs(deck);
     frameInputs(deck);
   }
-  for (const seed of seeds) {
-    deck.dice.begin(seed);
-    generatedInputs(deck, window, amounts);
-  }
+  for (const seed of seeds) chanceInputs(deck, window, seed, amounts);
   return deck.inputs;
+}
+
+export function chanceInputs(deck: Deck, window: Window, seed: number, amounts: Amounts): void {
+  deck.dice.begin(seed);
+  for (let nth = 0; nth < amounts.faults; nth++) faultInput(deck, window);
+  for (let nth = 0; nth < amounts.jsonBytes; nth++) jsonBytesInput(deck, window);
+  for (let nth = 0; nth < amounts.msgpackBytes; nth++) msgpackBytesInput(deck, window);
 }
 
 /** Ways that share a reader. */
@@ -73,7 +98,11 @@ const CASES_FEW = 24;
 
 /** Every case of one event through every reader that can say it; the ways to one reader take turns. */
 function eventInputs(deck: Deck, window: Window): void {
-  const cases: EventCase[] = [...attributeCases(window), ...dataCases(), ...msgpackCases()];
+  const cases: EventCase[] = [
+    ...[...attributeCases(window), ...fieldCases(), ...notObjectCases()],
+    ...[...shapeCases(), ...sizeCases(), ...numberCases(), ...textCases(), ...repeatCases()],
+    ...[...meterCases(), ...msgpackCases()],
+  ];
   const cloudless = ({ code }: EventCase): string | null => (typeof code === 'function' ? code(true) : code);
   const casesOf = new Map<string | null, number>();
   for (const one of cases) casesOf.set(cloudless(one), (casesOf.get(cloudless(one)) ?? 0) + 1);

@@ -2,10 +2,10 @@
 import { Agent, request } from 'node:http';
 import { connect } from 'node:net';
 import { Packr } from 'msgpackr';
+import { REJECTIONS } from '../../contract/rejections.ts';
 import WebSocket from 'ws';
-import { REJECTIONS } from '../contract/rejections.ts';
-import { isMsgpack, isRequest, sentBody, wayOf, type BadInput, type Expected } from './bad-input-deck.ts';
-import * as msgpack from './msgpack-encoder.ts';
+import * as msgpack from '../msgpack-encoder.ts';
+import { isMsgpack, isRequest, sentBody, wayOf, type BadInput, type Expected } from './deck.ts';
 
 const CONNECTIONS = 24;
 /** A stream has credit for 64 batches; fewer are under way here. */

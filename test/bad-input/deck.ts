@@ -2,16 +2,14 @@
  * One bad input: what is sent, in which way, and what must come of it, known by how it was made. Around an event
  * that is bad stand good ones, which must be taken.
  */
-import { gzipSync, brotliCompressSync, constants } from 'node:zlib';
-import type { Meter } from '../contract/meter.ts';
-import type { EdgeRejectionCode } from '../contract/rejections.ts';
-import * as msgpack from './msgpack-encoder.ts';
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
+import type { Meter } from '../../contract/meter.ts';
+import type { EdgeRejectionCode } from '../../contract/rejections.ts';
+import * as msgpack from '../msgpack-encoder.ts';
 import {
   Dice,
   Dict,
   Junk,
-  JsonWriter,
-  MsgpackWriter,
   Num,
   Packed,
   dict,
@@ -22,7 +20,8 @@ import {
   within,
   type Value,
   type Writer,
-} from './bad-input-values.ts';
+} from './values.ts';
+import { JsonWriter, MsgpackWriter } from './writers.ts';
 
 interface Way {
   /** A frame of a stream carries what the body of a request is. */

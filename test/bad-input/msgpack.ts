@@ -1,17 +1,9 @@
 /** What msgpack can say and JSON cannot, in every place where it can stand. */
-import type { EdgeRejectionCode } from '../contract/rejections.ts';
-import type { EventCase } from './bad-input-attributes.ts';
-import { isMsgpack, type WayName } from './bad-input-deck.ts';
-import * as msgpack from './msgpack-encoder.ts';
-import { Dict, Packed, dict, num, type Key, type Value } from './bad-input-values.ts';
-
-type Change = EventCase['event'];
-const data =
-  (value: Value): Change =>
-  (good) =>
-    good.with('data', value);
-const field = (value: Value): Change => data(dict(['v', value]));
-const listed = (value: Value): Change => data(dict(['v', [value]]));
+import type { EdgeRejectionCode } from '../../contract/rejections.ts';
+import { type EventCase, type Change, data, field, listed } from './cases.ts';
+import * as msgpack from '../msgpack-encoder.ts';
+import { isMsgpack, type WayName } from './deck.ts';
+import { Dict, Packed, dict, num, type Key } from './values.ts';
 
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
 

@@ -3,8 +3,8 @@
  * that test/json-model.ts judges: what the same event would be in JSON. Used where bytes were changed at random and
  * nobody knows what they say.
  */
-import { fitsDouble } from './bad-input-values.ts';
-import type { Node } from './json-model.ts';
+import type { Node } from '../json-model.ts';
+import { fitsDouble } from './values.ts';
 
 export interface Unpacked {
   readonly node: Node;
