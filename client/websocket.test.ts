@@ -421,7 +421,6 @@ test('a server that takes connections and drops them is not called in a tight lo
 test.each([
   ['going_away', true],
   ['internal_error', true],
-  ['idle', true],
   ['reader_too_slow', true],
   ['key_invalid', false],
   ['credit_exceeded', false],
