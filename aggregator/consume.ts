@@ -113,11 +113,10 @@ export class ShardConsumer {
     for (;;) {
       this.#allArrived = false;
       const [loss] = await Promise.all([this.#read(signal), this.#decide(signal)]);
-      if (loss === null || !(await this.#allDurable(signal))) return;
-      this.#options.log.warn(
-        { shard: this.shard, reason: loss.message },
-        'the log is not the one that was read',
-      );
+      if (loss === null) return;
+      const { message: reason } = loss;
+      this.#options.log.warn({ shard: this.shard, reason }, 'the log is not the one that was read');
+      if (!(await this.#allDurable(signal))) return;
       // The old index is let go before the new one is loaded: both at once may not fit into memory.
       this.state = { ...this.state, index: new DedupeIndex(1) };
       this.state = await this.#options.recover(this.shard);

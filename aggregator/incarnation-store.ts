@@ -87,9 +87,13 @@ export async function loadNewestMark(
   shard: number,
   incarnation: number,
 ): Promise<LogMark | null> {
+  // The arrays are read of the one row only, however many there are.
   const [row] = await ch.rows<{ last_sequence: string; stored_ms: string; checksum: number }>(
     `SELECT last_sequence, stored_ms[-1] AS stored_ms, checksums[-1] AS checksum FROM log_marks
-     WHERE shard = {shard:UInt16} AND incarnation = {incarnation:UInt8} ORDER BY last_sequence DESC LIMIT 1`,
+     WHERE shard = {shard:UInt16} AND incarnation = {incarnation:UInt8} AND last_sequence = (
+       SELECT max(last_sequence) FROM log_marks
+       WHERE shard = {shard:UInt16} AND incarnation = {incarnation:UInt8})
+     LIMIT 1`,
     { shard, incarnation },
   );
   if (row === undefined) return null;

@@ -1,7 +1,8 @@
 /**
- * Waiting for ClickHouse. A request that fails is made again, with full jitter up to a few seconds between,
- * for as long as the process runs: giving up would lose nothing, but it would help nobody either. It is never
- * silent: each failure is counted and logged, and after ten seconds the process is not ready, with the reason.
+ * Waiting for ClickHouse, and at the start of a shard for NATS. A request that fails is made again, with full
+ * jitter up to a few seconds between, for as long as the process runs: giving up would lose nothing, but it would
+ * help nobody either. It is never silent: each failure is counted and logged, and after ten seconds the process is
+ * not ready, with the reason.
  */
 import { backoffMs } from '../runtime/backoff.ts';
 import type { Log } from '../runtime/log.ts';
@@ -44,7 +45,7 @@ export class Patience {
       } catch (error) {
         if (signal.aborted) throw new StoppedError(what, { cause: error });
         const waitMs = backoffMs(attempt, BACKOFF, Math.random);
-        log.warn({ error, what, attempt, waitMs }, 'ClickHouse failed; trying again');
+        log.warn({ error, what, attempt, waitMs }, 'a request failed; trying again');
         this.#failed(one, what);
         await sleep(waitMs, signal);
         if (signal.aborted) throw new StoppedError(what, { cause: error });
@@ -59,7 +60,7 @@ export class Patience {
     this.#failing.set(one, since);
     if (this.#unready || now - since < UNREADY_AFTER_MS) return;
     this.#unready = true;
-    this.#options.setReady(false, `ClickHouse has not answered for ${UNREADY_AFTER_MS / 1_000} s: ${what}`);
+    this.#options.setReady(false, `failing for more than ${UNREADY_AFTER_MS / 1_000} s: ${what}`);
   }
 
   #succeeded(one: symbol): void {

@@ -384,6 +384,38 @@ describe('a flush that crashed, and a log that was lost below it', () => {
   });
 });
 
+test('a log that is purged to its last message is the same log still', async () => {
+  await world.start();
+  await send(someBlocks(25));
+  await world.expectTotals();
+  await world.end('SIGTERM');
+  const before = await incarnations();
+  const sizes: number[] = [];
+  for (let shard = 0; shard < SHARDS; shard++) {
+    const { config, state } = await link.jsm.streams.info(streamName(shard));
+    sizes.push(config.max_bytes);
+    await link.jsm.streams.update(streamName(shard), { ...config, max_bytes: Math.ceil(state.bytes * 1.5) });
+  }
+  await world.start({ TALLYLINE_STREAM_BYTES_MAX: '65536', TALLYLINE_LOG_KEEP_BYTES: '0' });
+  await world.eventually('a purge', async () => {
+    for (let shard = 0; shard < SHARDS; shard++) {
+      const { state } = await link.jsm.streams.info(streamName(shard));
+      if (state.first_seq !== state.last_seq) return false;
+    }
+    return true;
+  });
+  await send(someBlocks(1));
+  await world.expectTotals();
+  await world.start();
+  await send(someBlocks(1));
+  await world.expectTotals();
+  expect(await incarnations()).toEqual(before);
+  for (const [shard, max_bytes] of sizes.entries()) {
+    const { config } = await link.jsm.streams.info(streamName(shard));
+    await link.jsm.streams.update(streamName(shard), { ...config, max_bytes });
+  }
+});
+
 describe('a log that is not there', () => {
   test('a stream that was deleted and made anew is counted from its start', async () => {
     await world.start();
@@ -536,9 +568,33 @@ test('a log that is cut back under load, again and again, with everything sent a
   await world.expectTotals();
 }, 120_000);
 
+test('an insert that a killed process left running is waited for', async () => {
+  await keepStorage('base');
+  await world.start();
+  await send(someBlocks(1, () => source.fresh(50)));
+  await world.expectTotals();
+  const before = await incarnations();
+  await world.end('SIGKILL');
+  // A raw row behind the watermark that appears two seconds from now.
+  const columns = 'tenant, hour, type, subject, time, source, id, data, payload_hash, accepted_at, shard';
+  const left = ch.command(
+    `INSERT INTO events (${columns}, identity, position)
+     SELECT ${columns}, generateUUIDv4(), position + 65536 * (100 + sleepEachRow(2))
+     FROM (SELECT * FROM events WHERE shard = 0 ORDER BY position DESC LIMIT 1)`,
+  );
+  await cutBack('base');
+  await world.start();
+  await left;
+  await incarnationBehind(before);
+  await world.expectChecks();
+  expect(await countRows(`SELECT sum(count) AS n FROM verdicts WHERE verdict = 'counted'`)).toBe(
+    await countRows('SELECT count() AS n FROM event_rows'),
+  );
+});
+
 test('behind the last incarnation it stops, and says so', async () => {
   await world.start();
-  await world.expectTotals();
+  await world.drained();
   await world.end('SIGTERM');
   await ch.command(
     `INSERT INTO watermarks SELECT * REPLACE (255 AS incarnation, {position:UInt64} AS position)
