@@ -5,7 +5,7 @@
  *   afterEach(() => world.endEdges());
  *   afterAll(() => world.stop());
  */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -16,6 +16,7 @@ import { BUCKET_KEYS, streamName } from '../contract/subjects.ts';
 import { createLog } from '../runtime/log.ts';
 import { connectNats, openKeyValue, readLog, type KeyValue, type NatsLink } from '../runtime/nats.ts';
 import { startEngines, type Engines } from './engines.ts';
+import { until } from './until.ts';
 
 const main = fileURLToPath(new URL('../dist/ingest/main.js', import.meta.url));
 const IDENTITY_KEY = '000102030405060708090a0b0c0d0e0f';
@@ -77,6 +78,15 @@ export class EdgeWorld {
     await this.endEdges();
     await this.link.close();
     await this.engines.stop();
+  }
+
+  /** Stops NATS as it stands: it keeps what it has, and answers nothing, until the function is called. */
+  async pauseNats(): Promise<() => void> {
+    const { pid } = this.engines.nats.engine();
+    process.kill(pid, 'SIGSTOP');
+    const state = (): string => spawnSync('ps', ['-o', 'state=', '-p', String(pid)]).stdout.toString();
+    await until('NATS stands still', () => state().startsWith('T'));
+    return () => void process.kill(pid, 'SIGCONT');
   }
 
   /** Kills every edge that runs still. */

@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { request } from 'node:http';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
@@ -308,15 +307,6 @@ const head = (key: string, length: number): string =>
   'POST /v1/events HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\n' +
   `Authorization: Bearer ${key}\r\nContent-Length: ${length}\r\n\r\n`;
 
-/** Stops NATS as it stands: it keeps what it has, and answers nothing, until the function is called. */
-async function pauseNats(): Promise<() => void> {
-  const { pid } = world.engines.nats.engine();
-  process.kill(pid, 'SIGSTOP');
-  const state = (): string => spawnSync('ps', ['-o', 'state=', '-p', String(pid)]).stdout.toString();
-  await until('NATS stands still', () => state().startsWith('T'));
-  return () => void process.kill(pid, 'SIGCONT');
-}
-
 test('slow and silent clients are told or ended in time, and others do not notice', async () => {
   const { key } = await world.newKey();
   const [edge, strict] = await Promise.all([
@@ -379,7 +369,7 @@ test('a client that goes away gives up its place; what is packed keeps it until 
   await until('its place is free', async () => (await inFlight()) === 0);
 
   const body = JSON.stringify(event('gone-1'));
-  const goOn = await pauseNats();
+  const goOn = await world.pauseNats();
   try {
     const whole = new RawClient(edge.port);
     whole.send(head(key, body.length) + body);
@@ -554,7 +544,7 @@ test('SIGTERM: what is inside is answered, who is told to go goes, and nobody is
   const idle = await Promise.all(Array.from({ length: 20 }, open));
   const [inside, next, coming] = await Promise.all([open(), open(), open()]);
 
-  const goOn = await pauseNats();
+  const goOn = await world.pauseNats();
   try {
     inside.send(whole);
     coming.send(`${head(key, 1_000)}[`);
