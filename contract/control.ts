@@ -10,6 +10,7 @@ import { crc32 } from 'node:zlib';
 import { BlockError, MAGIC } from './block.ts';
 import { AGGREGATIONS, meterMistakes, type Aggregation, type Meter } from './meter.ts';
 import { MESSAGE_METER } from './subjects.ts';
+import { parseObject } from './record.ts';
 
 const CONTROL_VERSION = 1;
 const BODY = 12;
@@ -45,13 +46,8 @@ export function decodeMeterDefined(message: Uint8Array): MeterDefined {
 
 /** Reads the JSON of {@link MeterDefined}, as in a log message or a KV entry; null when it is not sound. */
 export function parseMeterRecord(text: string): MeterDefined | null {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return null;
-  }
-  if (typeof value !== 'object' || value === null) return null;
+  const value = parseObject(text);
+  if (value === null) return null;
   const { tenant, meter } = value as { tenant?: unknown; meter?: Partial<Record<keyof Meter, unknown>> };
   if (typeof tenant !== 'string' || typeof meter !== 'object' || meter === null) return null;
   const { key, eventType, aggregation, valueProperty, groupBy } = meter;

@@ -94,6 +94,17 @@ export class EventBatch {
     if (this.count + 1 >= this.timeMs.length) this.#growEvents();
   }
 
+  /** A dotted path that two fields of the draft have, by number; -1 for none. Which one counts would be a guess. */
+  repeatedPath(): number {
+    const seen = new Set<number>();
+    for (let at = this.fieldStart[this.count]!; at < this.fieldCount; at++) {
+      const canonical = this.paths.canonical[this.path[at]!]!;
+      if (seen.has(canonical)) return canonical;
+      seen.add(canonical);
+    }
+    return -1;
+  }
+
   /** The draft is let go. */
   abandon(): void {
     this.fieldCount = this.fieldStart[this.count]!;

@@ -1,3 +1,5 @@
+import { parseObject } from './record.ts';
+
 /** The flush notice: a shard's watermark moved to a position. JSON; the ledger polls anyway, so a lost one only delays. */
 export interface FlushNotice {
   readonly shard: number;
@@ -20,13 +22,8 @@ export interface WatermarkRecord {
 
 /** Null when it is not sound. */
 export function parseWatermarkRecord(text: string): WatermarkRecord | null {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return null;
-  }
-  if (typeof value !== 'object' || value === null) return null;
+  const value = parseObject(text);
+  if (value === null) return null;
   const { shard, incarnation, sequence, fingerprint } = value as Partial<
     Record<keyof WatermarkRecord, unknown>
   >;

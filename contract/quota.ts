@@ -1,3 +1,5 @@
+import { parseObject } from './record.ts';
+
 /**
  * What a tenant may send to one edge, a second. JSON under the tenant's name in the bucket of quotas; a tenant
  * without an entry has the defaults of the edge's configuration.
@@ -11,13 +13,8 @@ export interface Quota {
 
 /** Null when it is not sound. */
 export function parseQuota(text: string): Quota | null {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return null;
-  }
-  if (typeof value !== 'object' || value === null) return null;
+  const value = parseObject(text);
+  if (value === null) return null;
   const { eventsPerSecond = null, bytesPerSecond = null } = value as Partial<Record<keyof Quota, unknown>>;
   return isRate(eventsPerSecond) && isRate(bytesPerSecond) ? { eventsPerSecond, bytesPerSecond } : null;
 }

@@ -219,16 +219,9 @@ export class MsgpackData {
 
   /** `{"a.b": 1, "a": {"b": 2}}` names one path twice: which one counts would be a guess. */
   #repeatsPath(batch: EventBatch): boolean {
-    const { paths, path } = batch;
-    const seen = new Set<number>();
-    for (let at = batch.fieldStart[batch.count]!; at < batch.fieldCount; at++) {
-      const canonical = paths.canonical[path[at]!]!;
-      if (seen.has(canonical)) {
-        this.#fail('data_path_repeated', paths, canonical);
-        return true;
-      }
-      seen.add(canonical);
-    }
-    return false;
+    const repeated = batch.repeatedPath();
+    if (repeated < 0) return false;
+    this.#fail('data_path_repeated', batch.paths, repeated);
+    return true;
   }
 }

@@ -12,6 +12,7 @@
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { isTenant, SCOPES, splitKey, type KeyRecord, type Scope } from '../../contract/key.ts';
+import { parseObject } from '../../contract/record.ts';
 
 const NO_HASH = new Uint8Array(32);
 
@@ -138,13 +139,8 @@ function allowsLess(a: KeyRecord, b: KeyRecord): boolean {
 }
 
 function parseKeyRecord(json: string): KeyRecord | null {
-  let value: unknown;
-  try {
-    value = JSON.parse(json);
-  } catch {
-    return null;
-  }
-  if (typeof value !== 'object' || value === null) return null;
+  const value = parseObject(json);
+  if (value === null) return null;
   // Records of an earlier version say nothing of an end.
   const {
     id,
