@@ -62,6 +62,24 @@ export const fields = {
     min: 1,
     max: 86_400,
   }),
+  checkRowsPerMinute: integer('TALLYLINE_LEDGER_CHECK_ROWS_PER_MINUTE', {
+    describe: 'raw rows read in a minute to compare rollups with them, about',
+    default: 3_000_000,
+    min: 1_000,
+    max: 1_000_000_000,
+  }),
+  checkSecondsPerMinute: integer('TALLYLINE_LEDGER_CHECK_SECONDS_PER_MINUTE', {
+    describe: 'how much of a minute that may take; a comparison that has begun is finished',
+    default: 6,
+    min: 1,
+    max: 60,
+  }),
+  sweepHours: integer('TALLYLINE_LEDGER_SWEEP_HOURS', {
+    describe: 'from the beginning of one comparison of everything to that of the next, at least',
+    default: 24,
+    min: 1,
+    max: 8_760,
+  }),
   poolMax: integer('TALLYLINE_LEDGER_CONNECTIONS_MAX', {
     describe: 'connections to Postgres; four more hold locks of writes',
     default: 12,
@@ -97,6 +115,18 @@ export const fields = {
     default: 1_000_000,
     min: 1,
     max: 100_000_000,
+  }),
+  queryRowsMax: integer('TALLYLINE_API_QUERY_ROWS_MAX', {
+    describe: 'rows that ClickHouse may read for one query of usage or of refused events',
+    default: 200_000_000,
+    min: 1,
+    max: 1_000_000_000_000,
+  }),
+  querySecondsMax: integer('TALLYLINE_API_QUERY_SECONDS_MAX', {
+    describe: 'how long it may take for it; below the bound of the read-only user, and of the request',
+    default: 20,
+    min: 1,
+    max: 3_600,
   }),
   keyCacheMs: integer('TALLYLINE_API_KEY_CACHE_MS', {
     describe: 'how long keys are remembered; so long a key revoked elsewhere may still work',

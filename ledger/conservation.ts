@@ -2,7 +2,8 @@
  * The conservation report: nothing was lost or made up between the edge's log and the invoice.
  *
  *   received = counted + duplicate + conflict + late + rejected          events, from the aggregator's counters
- *   drift.rollup       hours of a meter and subject whose rollup is not what raw events say
+ *   drift.rollup       hours of a meter and subject whose rollup is not what raw events say, as far as they were
+ *                      compared (rollup-check.ts); `checked` says how far that is
  *   drift.ledger       quantity between rollups and what is posted for customers; passes through non-zero while
  *                      usage waits for its next posting
  *   drift.stripeCents  minor units between invoices and what Stripe has of them
@@ -12,9 +13,10 @@
 import { storedQuantity, type Quantity } from '../contract/quantity.ts';
 import { unaccounted, VERDICTS, type Verdict } from '../contract/verdicts.ts';
 import type { Window } from '../contract/window.ts';
-import type { ClickHouse } from '../runtime/clickhouse.ts';
+import { QueryError, type ClickHouse } from '../runtime/clickhouse.ts';
 import type { Db } from '../runtime/postgres.ts';
 import type { LedgerContext } from './context.ts';
+import { checkWaiting, noteChanges, readCheckState, type CheckBudget } from './rollup-check.ts';
 import { listCustomers, type Customer } from './customers.ts';
 import { listMeters } from './meters.ts';
 import { planRef, readPlanVersions } from './plans.ts';
@@ -40,6 +42,17 @@ export interface Conservation {
     readonly ledger: Quantity;
     readonly stripeCents: bigint;
   };
+  /** How far rollups were compared with raw events. */
+  readonly checked: {
+    /** What was counted before has been compared since it last changed. Null: that is left to a sweep. */
+    readonly changesToMs: number | null;
+    /** Changed hours that wait to be compared. */
+    readonly waitingHours: bigint;
+    /** Everything counted before was compared, whether it changed or not. Null before the first sweep is through. */
+    readonly sweptToMs: number | null;
+    /** How much of the running sweep is done, in thousandths; null when none is running. */
+    readonly sweepPermille: number | null;
+  };
   /** Subjects with usage that belongs to no customer, or lies before its customer's anchor. */
   readonly unassigned: { readonly subjects: bigint };
 }
@@ -47,85 +60,68 @@ export interface Conservation {
 /** Customers whose usage is compared at a time. */
 const CUSTOMERS_A_PAGE = 500;
 
+/** What a report may spend on comparing what changed since: with more to do it says how far it got. */
+const REPORT_BUDGET: CheckBudget = { rows: 2_000_000, ms: 2_000 };
+
 export async function readConservation(
-  ctx: Pick<LedgerContext, 'pg' | 'ch'>,
+  ctx: Pick<LedgerContext, 'pg' | 'ch' | 'clock'>,
   tenant: string,
 ): Promise<Conservation> {
-  const { pg, ch } = ctx;
-  const [received, byVerdict, rollup, ledger, stripeCents, subjects] = await Promise.all([
-    readReceived(ch, tenant),
-    readVerdicts(ch, tenant),
-    readRollupDrift(ch, tenant),
+  const { pg, ch, clock } = ctx;
+  const askedMs = clock.now();
+  await noteChanges(ctx);
+  try {
+    await checkWaiting(ctx, tenant, REPORT_BUDGET);
+  } catch (error) {
+    // The hours go on waiting, and the report says so.
+    if (!(error instanceof QueryError)) throw error;
+  }
+  const [counters, check, ledger, stripeCents, subjects] = await Promise.all([
+    readCounters(ch, tenant),
+    readCheckState(pg, tenant),
     readLedgerDrift(pg, ch, tenant),
     readStripeDrift(pg, tenant),
     countUnassigned(pg, tenant),
   ]);
   return {
-    received,
-    ...byVerdict,
-    unaccounted: unaccounted(received, byVerdict),
-    drift: { rollup, ledger, stripeCents },
+    ...counters,
+    drift: { rollup: check.findings, ledger, stripeCents },
+    checked: {
+      changesToMs: check.isIncomplete ? null : (check.waitingSinceMs ?? askedMs),
+      waitingHours: check.waitingHours,
+      sweptToMs: check.sweptToMs,
+      sweepPermille: check.sweepPermille,
+    },
     unassigned: { subjects },
   };
 }
 
-async function readReceived(ch: ClickHouse, tenant: string): Promise<bigint> {
-  const [row] = await ch.rows<{ count: string }>(
-    'SELECT toString(sum(count)) AS count FROM received WHERE tenant = {tenant:String}',
-    { tenant },
-  );
-  return BigInt(row?.count ?? '0');
-}
-
-async function readVerdicts(ch: ClickHouse, tenant: string): Promise<Record<Verdict, bigint>> {
-  const rows = await ch.rows<{ verdict: string; total: string }>(
-    'SELECT verdict, toString(sum(count)) AS total FROM verdicts WHERE tenant = {tenant:String} GROUP BY verdict',
-    { tenant },
-  );
-  const found = new Map(rows.map((row) => [row.verdict, BigInt(row.total)]));
-  return Object.fromEntries(VERDICTS.map((verdict) => [verdict, found.get(verdict) ?? 0n])) as Record<
-    Verdict,
-    bigint
-  >;
-}
-
-// Both sides up to the watermark. A key with a row beyond it is being written at this moment and is left to the
-// next reading; raw events beyond it belong to rollups that are not there yet.
-const ROLLUP_DRIFT = `
-  WITH raw AS (
-    SELECT meter, subject, hour, count() AS n, sum(value) AS total, min(value) AS least, max(value) AS most
-    FROM (
-      SELECT d.meter AS meter, e.subject AS subject, e.hour AS hour,
-        if(d.value_property = '', toDecimal128(1, 9), toDecimal128OrZero(e.data[d.value_property], 9)) AS value
-      FROM (SELECT type, subject, hour, data, shard, position FROM event_rows WHERE tenant = {tenant:String}) AS e
-      INNER JOIN (
-        SELECT meter, event_type, value_property, shard, position
-        FROM meter_definitions WHERE tenant = {tenant:String}
-      ) AS d ON d.event_type = e.type AND d.shard = e.shard
-      INNER JOIN (SELECT shard, position FROM watermark) AS w ON w.shard = e.shard
-      WHERE e.position > d.position AND e.position <= w.position
-    )
-    GROUP BY meter, subject, hour
-  ), rolled AS (
-    SELECT meter, subject, hour, sum(value_count) AS n, sum(value_sum) AS total, min(value_min) AS least,
-      max(value_max) AS most, max(r.position > w.position) AS moving
-    FROM (
-      SELECT meter, subject, hour, shard, value_count, value_sum, value_min, value_max, position
-      FROM usage_rows WHERE tenant = {tenant:String}
-    ) AS r
-    LEFT JOIN (SELECT shard, position FROM watermark) AS w ON w.shard = r.shard
-    GROUP BY meter, subject, hour
+// One query, so that both counters are of nearly the same moment.
+const COUNTERS = `
+  SELECT verdict, toString(sum(count)) AS total FROM (
+    SELECT 'received' AS verdict, count FROM received WHERE {tenant:String} = '' OR tenant = {tenant:String}
+    UNION ALL
+    SELECT verdict, count FROM verdicts WHERE {tenant:String} = '' OR tenant = {tenant:String}
   )
-  SELECT toString(countIf(not moving AND
-    (raw.n != rolled.n OR raw.total != rolled.total OR raw.least != rolled.least OR raw.most != rolled.most))) AS drift
-  FROM raw FULL OUTER JOIN rolled USING (meter, subject, hour)`;
+  GROUP BY verdict`;
 
-async function readRollupDrift(ch: ClickHouse, tenant: string): Promise<bigint> {
-  const [row] = await ch.rows<{ drift: string }>(ROLLUP_DRIFT, { tenant });
-  return BigInt(row?.drift ?? '0');
+export interface Counters extends Readonly<Record<Verdict, bigint>> {
+  readonly received: bigint;
+  readonly unaccounted: bigint;
 }
 
-async function readLedgerDrift(db: Db, ch: ClickHouse, tenant: string): Promise<Quantity> {
+/** Of one tenant, or of all together (null), with what no tenant can be told of. */
+export async function readCounters(ch: ClickHouse, tenant: string | null): Promise<Counters> {
+  const rows = await ch.rows<{ verdict: string; total: string }>(COUNTERS, { tenant: tenant ?? '' });
+  const found = new Map(rows.map((row) => [row.verdict, BigInt(row.total)]));
+  const received = found.get('received') ?? 0n;
+  const byVerdict = Object.fromEntries(
+    VERDICTS.map((verdict) => [verdict, found.get(verdict) ?? 0n]),
+  ) as Record<Verdict, bigint>;
+  return { received, ...byVerdict, unaccounted: unaccounted(received, byVerdict) };
+}
+
+export async function readLedgerDrift(db: Db, ch: ClickHouse, tenant: string): Promise<Quantity> {
   let drift = 0n;
   let afterId: string | null = null;
   for (;;) {
@@ -210,10 +206,11 @@ function periodsWithUsage(
   return [...periods.values()];
 }
 
-async function readStripeDrift(db: Db, tenant: string): Promise<bigint> {
+/** Of one tenant, or of all (null). */
+export async function readStripeDrift(db: Db, tenant: string | null): Promise<bigint> {
   const [row] = await db.query<{ drift: string }>(
     `SELECT coalesce(sum(abs(total - stripe_total)), 0) AS drift FROM ledger.invoices
-     WHERE tenant = $1 AND stripe_total IS NOT NULL`,
+     WHERE ($1::text IS NULL OR tenant = $1) AND stripe_total IS NOT NULL`,
     [tenant],
   );
   return BigInt(row?.drift ?? '0');

@@ -7,9 +7,10 @@
 import { randomBytes } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { BUCKET_DEPLOYMENT, FLUSH_NOTICE, logOfShard } from '../contract/subjects.ts';
-import { DAY_MS } from '../contract/window.ts';
+import { DAY_MS, HOUR_MS } from '../contract/window.ts';
 import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
 import type { Clock } from '../runtime/clock.ts';
+import type { Log } from '../runtime/log.ts';
 import { hostInUrl } from '../runtime/http.ts';
 import { runStage, type Stage } from '../runtime/lifecycle.ts';
 import { agreeOn, ensureLogs } from '../runtime/logs.ts';
@@ -17,20 +18,26 @@ import { migratePostgres, MigrationError } from '../runtime/migrate.ts';
 import { connectNats, openKeyValue } from '../runtime/nats.ts';
 import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
 import { retry, sleep } from '../runtime/retry.ts';
+import { querySettings } from './api/limits.ts';
 import { buildApi } from './api/server.ts';
 import { forgetAnswers } from './api/write.ts';
 import { bootstrapOf, fields, type Bootstrap } from './config.ts';
-import { activateMeter, unpublishedMeters } from './meters.ts';
+import { unpublishedMeters } from './meters.ts';
+import { publishMeter } from './meter-versions.ts';
 import { PostingLoop } from './posting-loop.ts';
 import { openPublisher, type Publisher } from './publish.ts';
 import { residueGauges } from './residues.ts';
+import { checkRollups } from './rollup-check.ts';
 import { quotaTexts } from './quotas.ts';
 import { activeKeys, createTenant, importKey } from './tenants.ts';
 
+/** What an answer may take on top of its query, so that the server says what the limit was. */
+const QUERY_GRACE_MS = 5_000;
 /** Writes that work outside of one transaction, at a time; more wait. */
 const LOCKS_MAX = 4;
 const LOCK_TIMEOUT_MS = 120_000;
 const PUBLISH_EVERY_MS = 30_000;
+const CHECK_EVERY_MS = 10_000;
 const FORGET_EVERY_MS = 3_600_000;
 const CONNECT = { baseMs: 100, maxMs: 2_000 };
 
@@ -69,9 +76,9 @@ runStage({
     await ensureLogs(link, config, logOfShard);
     const publisher = await openPublisher(link, { shards: config.shards });
     stage.onStop('publisher', () => publisher.close());
-    await publishAll(pg, publisher, clock);
+    await publishAll(pg, publisher, clock, log);
     every(stage, 'publishing of keys, quotas and meters', PUBLISH_EVERY_MS, () =>
-      publishAll(pg, publisher, clock),
+      publishAll(pg, publisher, clock, log),
     );
 
     // 3. The API. What reads usage waits for the views by itself.
@@ -81,11 +88,18 @@ runStage({
       requestTimeoutMs: config.clickhouseTimeoutMs,
     });
     stage.onStop('ClickHouse', () => ch.close());
+    const queryCh = connectClickHouse({
+      url: config.clickhouseReaderUrl ?? config.clickhouseUrl,
+      name: 'tallyline-ledger api',
+      requestTimeoutMs: Math.max(config.clickhouseTimeoutMs, config.querySecondsMax * 1_000 + QUERY_GRACE_MS),
+      settings: querySettings(config),
+    });
+    stage.onStop('ClickHouse of the API', () => queryCh.close());
     let usageReady = false;
     const api = await buildApi({
       pg,
       locks,
-      ch,
+      ch: queryCh,
       usageReady: () => usageReady,
       publisher,
       clock,
@@ -110,6 +124,17 @@ runStage({
       if (stopping.aborted) return;
       usageReady = true;
       const residues = residueGauges(metrics, ctx);
+      const compared = metrics.counter(
+        'tallyline_rollup_check_rows_total',
+        'raw rows read to compare rollups with them',
+      );
+      every(stage, 'comparing of rollups', CHECK_EVERY_MS, async () => {
+        const budget = {
+          rows: Math.ceil((config.checkRowsPerMinute * CHECK_EVERY_MS) / 60_000),
+          ms: (config.checkSecondsPerMinute * CHECK_EVERY_MS) / 60,
+        };
+        compared.inc(await checkRollups(ctx, budget, config.sweepHours * HOUR_MS));
+      });
       every(stage, 'measuring of residues', config.residueSeconds * 1_000, () => residues.read());
       await loop.run();
     })();
@@ -148,10 +173,14 @@ async function bootstrapTenant(pg: Postgres, o: Bootstrap, nowMs: number): Promi
 }
 
 /** What an earlier process, or a moment without NATS, left untold. All of it can be told again. */
-async function publishAll(pg: Postgres, publisher: Publisher, clock: Clock): Promise<void> {
+async function publishAll(pg: Postgres, publisher: Publisher, clock: Clock, log: Log): Promise<void> {
   for (const meter of await unpublishedMeters(pg)) {
-    await publisher.publishMeter(meter.tenant, meter);
-    await activateMeter(pg, meter.tenant, meter.key);
+    if ((await publishMeter(pg, publisher, meter, clock.now())) === 'active') continue;
+    const { tenant, key, version } = meter;
+    log.error(
+      { tenant, meter: key, version },
+      'a version of a meter could not be told to every shard in time and is given up; make it again from a later hour',
+    );
   }
   await publisher.syncKeys(() => activeKeys(pg, clock.now()));
   await publisher.syncQuotas(() => quotaTexts(pg));
@@ -166,6 +195,8 @@ const VIEWS = [
   'verdicts',
   'received',
   'meter_definitions',
+  'contributions',
+  'event_changes',
 ];
 const SELECT_VIEWS = `
   SELECT name FROM system.tables WHERE database = currentDatabase() AND name IN {views:Array(String)}`;

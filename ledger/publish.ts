@@ -6,9 +6,9 @@
  * count for. Only when all of them have acknowledged it may the API answer, so that an event sent after the
  * answer meets its meter. A repeated definition changes nothing for the aggregator.
  */
-import { encodeMeterDefined, type MeterDefined } from '../contract/control.ts';
+import { encodeMeterDefined, formatMeterVersions } from '../contract/control.ts';
 import type { KeyRecord } from '../contract/key.ts';
-import type { Meter } from '../contract/meter.ts';
+import { definitionOf, type Meter } from '../contract/meter.ts';
 import { BUCKET_KEYS, BUCKET_METERS, SHARDS_MAX, streamSubject } from '../contract/subjects.ts';
 import { openKeyValue, PublishPipeline, type NatsLink } from '../runtime/nats.ts';
 import { Mirror, PublishFailed, told } from './mirror.ts';
@@ -18,8 +18,11 @@ const ACK_TIMEOUT_MS = 5_000;
 const IN_FLIGHT_BYTES_MAX = 16 * 1024 * 1024;
 
 export interface Publisher {
-  /** Resolves when every shard's log has the definition and the edges can see it. Throws {@link PublishFailed}. */
-  publishMeter(tenant: string, meter: Meter): Promise<void>;
+  /**
+   * Resolves when every shard's log has the newest of the versions and the edges can see all of them. Throws
+   * {@link PublishFailed}.
+   */
+  publishMeter(tenant: string, versions: readonly Meter[]): Promise<void>;
   /** Tells the edges of one key, as it is now: `read` is null when it is not valid. Throws {@link PublishFailed}. */
   tellKey(id: string, read: () => Promise<KeyRecord | null>): Promise<void>;
   /** Makes the bucket hold exactly the active keys; see {@link Mirror.sync}. */
@@ -41,13 +44,13 @@ export async function openPublisher(link: NatsLink, o: { shards: number }): Prom
     ackTimeoutMs: ACK_TIMEOUT_MS,
   });
   return {
-    publishMeter: (tenant, meter) =>
+    publishMeter: (tenant, versions) =>
       told('the meter', async () => {
-        const record = meterRecord(tenant, meter);
-        const message = encodeMeterDefined(record);
+        const meter = definitionOf(versions.at(-1)!);
+        const message = encodeMeterDefined({ tenant, meter });
         const shards = Array.from({ length: o.shards }, (_, shard) => shard);
         await Promise.all(shards.map((shard) => pipeline.publish(streamSubject(shard), message)));
-        await meters.put(`${tenant}.${meter.key}`, JSON.stringify(record));
+        await meters.put(`${tenant}.${meter.key}`, formatMeterVersions({ tenant, versions }));
       }),
     tellKey: (id, read) =>
       keys.tell(id, async () => {
@@ -63,12 +66,6 @@ export async function openPublisher(link: NatsLink, o: { shards: number }): Prom
       pipeline.close();
     },
   };
-}
-
-/** The definition and nothing else: what is stored beside it is no business of the log. */
-function meterRecord(tenant: string, meter: Meter): MeterDefined {
-  const { key, eventType, aggregation, valueProperty, groupBy } = meter;
-  return { tenant, meter: { key, eventType, aggregation, valueProperty, groupBy } };
 }
 
 /** The fields of {@link KeyRecord} and no other, always in this order, so that equal records are equal text. */

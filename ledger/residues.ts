@@ -4,8 +4,9 @@
  */
 import { formatQuantity } from '../contract/quantity.ts';
 import type { Metrics } from '../runtime/metrics.ts';
-import { readConservation } from './conservation.ts';
+import { readCounters, readLedgerDrift, readStripeDrift } from './conservation.ts';
 import type { LedgerContext } from './context.ts';
+import { readCheckState } from './rollup-check.ts';
 
 const SELECT_TENANTS = 'SELECT tenant FROM ledger.tenants ORDER BY tenant';
 
@@ -18,13 +19,35 @@ const SELECT_OLDEST = `
   SELECT (extract(epoch FROM $1::timestamptz - min(created_at)))::float8 AS seconds, count(*)::int AS waiting
   FROM ledger.outbox WHERE done_at IS NULL`;
 
+/** After so long the drift of no further tenant is read in one turn. */
+const DRIFT_MS = 3_000;
+
 export interface Residues {
   /** Reads everything once. Throws when an engine is away. */
   read(): Promise<void>;
 }
 
 export function residueGauges(metrics: Metrics, ctx: LedgerContext): Residues {
-  const rollup = metrics.gauge('tallyline_drift_rollup_rows', 'rollup rows that differ from the raw events');
+  const rollup = metrics.gauge(
+    'tallyline_drift_rollup_rows',
+    'hours of a meter and subject that differ from the raw events',
+  );
+  const unchecked = metrics.gauge(
+    'tallyline_rollup_check_waiting_count',
+    'changed hours whose rollups wait to be compared with raw events',
+  );
+  const uncheckedOldest = metrics.gauge(
+    'tallyline_rollup_check_oldest_seconds',
+    'how long the oldest of them has waited',
+  );
+  const sweepProgress = metrics.gauge(
+    'tallyline_rollup_sweep_ratio',
+    'part of the running comparison of everything that is done; 1 when none is running',
+  );
+  const sweepAge = metrics.gauge(
+    'tallyline_rollup_sweep_age_seconds',
+    'since the last complete comparison of everything began; -1 before the first is through',
+  );
   const ledger = metrics.gauge(
     'tallyline_drift_ledger_count',
     'units by which what is posted differs from the rollups',
@@ -38,28 +61,45 @@ export function residueGauges(metrics: Metrics, ctx: LedgerContext): Residues {
   );
   const waiting = metrics.gauge('tallyline_outbox_waiting_count', 'invoices that Stripe does not have yet');
   const oldest = metrics.gauge('tallyline_outbox_oldest_seconds', 'age of the oldest of them');
+  const driftOf = new Map<string, bigint>();
+  let last = '';
+  /** Anew for the tenants behind the last one, in a circle, as many as there is time for; of others as it was. */
+  async function readDrift(): Promise<bigint> {
+    const tenants = (await ctx.pg.query<{ tenant: string }>(SELECT_TENANTS)).map((row) => row.tenant);
+    for (const tenant of driftOf.keys()) if (!tenants.includes(tenant)) driftOf.delete(tenant);
+    const startedMs = ctx.clock.now();
+    const next = tenants.findIndex((tenant) => tenant > last);
+    const from = next < 0 ? 0 : next;
+    for (const tenant of [...tenants.slice(from), ...tenants.slice(0, from)]) {
+      driftOf.set(tenant, await readLedgerDrift(ctx.pg, ctx.ch, tenant));
+      last = tenant;
+      if (ctx.clock.now() - startedMs > DRIFT_MS) break;
+    }
+    return [...driftOf.values()].reduce((sum, one) => sum + one, 0n);
+  }
   return {
     async read() {
-      const sums = { rollup: 0n, ledger: 0n, stripe: 0n, lost: 0n };
-      for (const { tenant } of await ctx.pg.query<{ tenant: string }>(SELECT_TENANTS)) {
-        const report = await readConservation(ctx, tenant);
-        sums.rollup += report.drift.rollup;
-        sums.ledger += report.drift.ledger;
-        sums.stripe += report.drift.stripeCents;
-        sums.lost += report.unaccounted;
-      }
+      const drift = await readDrift();
+      const check = await readCheckState(ctx.pg, null);
       // A gauge is a float whatever we do; exact numbers are in the report.
-      rollup.set(Number(sums.rollup));
-      ledger.set(Number(formatQuantity(sums.ledger)));
-      stripe.set(Number(sums.stripe));
-      lost.set(Number(sums.lost));
+      rollup.set(Number(check.findings));
+      unchecked.set(Number(check.waitingHours));
+      const nowMs = ctx.clock.now();
+      uncheckedOldest.set(
+        check.waitingSinceMs === null ? 0 : Math.max(0, nowMs - check.waitingSinceMs) / 1_000,
+      );
+      sweepProgress.set(check.sweepPermille === null ? 1 : check.sweepPermille / 1_000);
+      sweepAge.set(check.sweptToMs === null ? -1 : Math.max(0, nowMs - check.sweptToMs) / 1_000);
+      ledger.set(Number(formatQuantity(drift)));
+      stripe.set(Number(await readStripeDrift(ctx.pg, null)));
+      lost.set(Number((await readCounters(ctx.ch, null)).unaccounted));
       clearing.reset();
       const accounts = await ctx.pg.query<{ account: string; currency: string; amount: string }>(
         SELECT_CLEARING,
       );
       for (const { account, currency, amount } of accounts)
         clearing.set({ account, currency }, Number(amount));
-      const at = new Date(ctx.clock.now()).toISOString();
+      const at = new Date(nowMs).toISOString();
       const [outbox] = await ctx.pg.query<{ seconds: number | null; waiting: number }>(SELECT_OLDEST, [at]);
       waiting.set(outbox?.waiting ?? 0);
       oldest.set(Math.max(0, outbox?.seconds ?? 0));

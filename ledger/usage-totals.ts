@@ -3,43 +3,20 @@
  * subjects travel as parameters of the request, so every list is cut into batches that fit one.
  */
 import type { Aggregation } from '../contract/meter.ts';
-import { storedQuantity, type Quantity } from '../contract/quantity.ts';
+import { QUANTITY_UNIT, storedQuantity, type Quantity } from '../contract/quantity.ts';
 import { mergeTotals, readTotals, type Totals } from '../contract/rollup.ts';
 import type { Window } from '../contract/window.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
+import { batchesOf, type Positions, type TotalsWanted } from './usage-batches.ts';
+import { readUniqueCounts } from './unique-counts.ts';
 
-/** Packed positions by shard. */
-export type Positions = ReadonlyMap<number, bigint>;
+export { batchesOf, type Positions, type TotalsWanted } from './usage-batches.ts';
 
 export interface Watermark {
   readonly shard: number;
   readonly position: bigint;
   /** When the newest event behind it was accepted, epoch ms. */
   readonly acceptedAtMs: number;
-}
-
-/** ClickHouse takes 128 KiB in one parameter and 1 MiB in a URL, in which a character can be three. */
-const BATCH_CHARACTERS_MAX = 40_000;
-const BATCH_SUBJECTS_MAX = 2_000;
-
-/** Splits what is asked about subjects into parts that fit one request. */
-export function batchesOf<T>(items: readonly T[], subjectOf: (item: T) => string): T[][] {
-  const batches: T[][] = [];
-  let batch: T[] = [];
-  let characters = 0;
-  for (const item of items) {
-    const length = subjectOf(item).length + 3;
-    const isFull = batch.length === BATCH_SUBJECTS_MAX || characters + length > BATCH_CHARACTERS_MAX;
-    if (isFull && batch.length > 0) {
-      batches.push(batch);
-      batch = [];
-      characters = 0;
-    }
-    batch.push(item);
-    characters += length;
-  }
-  if (batch.length > 0) batches.push(batch);
-  return batches;
 }
 
 export async function readWatermarks(ch: ClickHouse): Promise<Watermark[]> {
@@ -148,14 +125,14 @@ function changedOf(row: ChangedRow): ChangedSubject {
   };
 }
 
-/** The usage of some subjects together, within a window of whole hours. */
-export interface TotalsWanted {
-  readonly subjects: readonly string[];
-  readonly window: Window;
+/** Totals of a meter; those of a unique count have it beside them, since it cannot be told from totals. */
+export interface UsageTotals extends Totals {
+  readonly unique?: bigint;
 }
 
 interface TotalsColumns {
   meter: string;
+  isUnique: number | boolean;
   count: string;
   sum: string;
   min: string;
@@ -175,10 +152,14 @@ const TOTALS_COLUMNS = `
   toString(toUnixTimestamp64Milli(max(latest_time))) AS latestTimeMs,
   toString(argMax(latest_position, (latest_time, latest_position))) AS latestPosition`;
 
+const IS_UNIQUE = `meter IN (
+    SELECT meter FROM meter_definitions WHERE tenant = {tenant:String} AND aggregation = 'unique_count'
+  ) AS isUnique`;
+
 // The wanted windows come as parallel arrays. The conditions on tenant, subject and hour stand a second time
 // outside of the join, because only there they reach the primary key.
 const TOTALS = `
-  SELECT w.number AS wanted, u.meter AS meter, ${TOTALS_COLUMNS}
+  SELECT w.number AS wanted, u.meter AS meter, ${IS_UNIQUE}, ${TOTALS_COLUMNS}
   FROM usage_rows AS u
   INNER JOIN (
     SELECT tupleElement(w, 1) AS subject, tupleElement(w, 2) AS start, tupleElement(w, 3) AS end, tupleElement(w, 4) AS number
@@ -194,8 +175,9 @@ export async function readUsageTotals(
   ch: ClickHouse,
   tenant: string,
   wanted: readonly TotalsWanted[],
-): Promise<Map<string, Totals>[]> {
-  const answer = wanted.map(() => new Map<string, Totals>());
+): Promise<Map<string, UsageTotals>[]> {
+  const answer = wanted.map(() => new Map<string, UsageTotals>());
+  const unique = new Set<string>();
   const entries = wanted.flatMap(({ subjects, window }, number) =>
     subjects.map((subject) => ({ subject, start: window.start / 1_000, end: window.end / 1_000, number })),
   );
@@ -209,13 +191,32 @@ export async function readUsageTotals(
       least: batch.reduce((least, entry) => Math.min(least, entry.start), Infinity),
       most: batch.reduce((most, entry) => Math.max(most, entry.end), 0),
     });
-    for (const row of rows) addTotals(answer[Number(row.wanted)]!, row);
+    for (const row of rows) addTotals(answer[Number(row.wanted)]!, row, unique);
+  }
+  if (unique.size > 0) {
+    const counts = await readUniqueCounts(ch, { tenant, wanted, meters: [...unique] });
+    addUnique(answer, counts, unique);
   }
   return answer;
 }
 
+/** Puts unique counts beside the totals; events of a meter without totals are for the next reading. */
+function addUnique(
+  answer: readonly Map<string, UsageTotals>[],
+  counts: readonly ReadonlyMap<string, bigint>[],
+  meters: ReadonlySet<string>,
+): void {
+  answer.forEach((byMeter, at) => {
+    for (const meter of meters) {
+      const totals = byMeter.get(meter);
+      if (totals !== undefined) byMeter.set(meter, { ...totals, unique: counts[at]!.get(meter) ?? 0n });
+    }
+  });
+}
+
 /** The subjects of one answer may come in several batches; totals fold in any order. */
-function addTotals(byMeter: Map<string, Totals>, row: TotalsColumns): void {
+function addTotals(byMeter: Map<string, UsageTotals>, row: TotalsColumns, unique: Set<string>): void {
+  if (Number(row.isUnique) !== 0) unique.add(row.meter);
   const totals: Totals = {
     count: BigInt(row.count),
     sum: storedQuantity(row.sum),
@@ -230,8 +231,11 @@ function addTotals(byMeter: Map<string, Totals>, row: TotalsColumns): void {
 }
 
 /** The quantity that a price is rated on: the totals as the meter reads them, zero without usage. */
-export function quantityIn(totals: Totals | undefined, aggregation: Aggregation): Quantity {
-  return totals === undefined || totals.count === 0n ? 0n : storedQuantity(readTotals(totals, aggregation));
+export function quantityIn(totals: UsageTotals | undefined, aggregation: Aggregation): Quantity {
+  if (totals === undefined || totals.count === 0n) return 0n;
+  if (aggregation !== 'unique_count') return storedQuantity(readTotals(totals, aggregation));
+  if (totals.unique === undefined) throw new Error('the totals of a unique count lack it');
+  return totals.unique * QUANTITY_UNIT;
 }
 
 /** Usage of some subjects of a tenant, up to a cut. */
@@ -242,35 +246,31 @@ export interface CutUsage {
   readonly cut: Positions;
 }
 
-// The truth: raw events up to the cut. One counts for a meter of its type whose definition stands before it in
-// the log of its shard.
+// The truth: raw events up to the cut, as the meters take them.
 const RAW = `
-  SELECT meter, toString(count()) AS count, toString(sum(value)) AS sum, toString(min(value)) AS min,
-    toString(max(value)) AS max, toString(argMax(value, (time, position))) AS latest,
+  SELECT meter, ${IS_UNIQUE}, toString(count()) AS count, toString(sum(quantity)) AS sum,
+    toString(min(quantity)) AS min, toString(max(quantity)) AS max,
+    toString(argMax(quantity, (time, position))) AS latest,
     toString(toUnixTimestamp64Milli(max(time))) AS latestTimeMs,
     toString(argMax(position, (time, position))) AS latestPosition
-  FROM (
-    SELECT d.meter AS meter, e.time AS time, e.position AS position,
-      if(d.value_property = '', toDecimal128(1, 9), toDecimal128OrZero(e.data[d.value_property], 9)) AS value
-    FROM (
-      SELECT type, time, data, shard, position FROM event_rows
-      WHERE tenant = {tenant:String} AND subject IN {subjects:Array(String)}
-        AND hour >= toDateTime({start:UInt32}, 'UTC') AND hour < toDateTime({end:UInt32}, 'UTC')
-        AND position <= mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[shard]
-    ) AS e
-    INNER JOIN (
-      SELECT meter, event_type, value_property, shard, position
-      FROM meter_definitions WHERE tenant = {tenant:String}
-    ) AS d ON d.event_type = e.type AND d.shard = e.shard
-    WHERE e.position > d.position
-  )
+  FROM contributions
+  WHERE tenant = {tenant:String} AND subject IN {subjects:Array(String)}
+    AND hour >= toDateTime({start:UInt32}, 'UTC') AND hour < toDateTime({end:UInt32}, 'UTC')
+    AND position <= mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[shard]
   GROUP BY meter`;
 
 /** Totals by meter, computed anew from the raw events up to the cut. */
-export async function readRawTotals(ch: ClickHouse, o: CutUsage): Promise<Map<string, Totals>> {
-  const byMeter = new Map<string, Totals>();
+export async function readRawTotals(ch: ClickHouse, o: CutUsage): Promise<Map<string, UsageTotals>> {
+  const byMeter = new Map<string, UsageTotals>();
+  const unique = new Set<string>();
   for (const subjects of batchesOf(o.subjects, (subject) => subject)) {
-    for (const row of await ch.rows<TotalsColumns>(RAW, cutParameters(o, subjects))) addTotals(byMeter, row);
+    const rows = await ch.rows<TotalsColumns>(RAW, cutParameters(o, subjects));
+    for (const row of rows) addTotals(byMeter, row, unique);
+  }
+  if (unique.size > 0) {
+    const { tenant, cut } = o;
+    const counts = await readUniqueCounts(ch, { tenant, wanted: [o], meters: [...unique], cut });
+    addUnique([byMeter], counts, unique);
   }
   return byMeter;
 }

@@ -5,6 +5,8 @@
 // invariant that SQL can say, in Postgres and in ClickHouse. Exits 1 on a finding, 2 when it could not look.
 //
 // `npx tallyline quota`: what a tenant may send; see quota.ts.
+//
+// `npx tallyline refused`: events that do not count, listed, exported and sent again; see refused.ts.
 import { readFile } from 'node:fs/promises';
 import { CHECKS, checkFile } from '../aggregator/checks.ts';
 import { verifyLedger, type Finding } from '../ledger/verify.ts';
@@ -13,6 +15,7 @@ import { createLog } from '../runtime/log.ts';
 import { connectPostgres } from '../runtime/postgres.ts';
 import { layoutOf } from './layout.ts';
 import { quotaCommand, quotaUsage } from './quota.ts';
+import { refusedCommand, refusedUsage } from './refused.ts';
 import { readRunFile } from './run-file.ts';
 
 const checkTimeoutMs = 600_000;
@@ -23,7 +26,8 @@ const usage = `usage: npx tallyline verify
 Verifies the ledger (hash chain, checks) and the rollups of the running local stack, or of the engines that
 DATABASE_URL and CLICKHOUSE_URL name. Exits 0 when all is well, 1 on a finding.
 
-${quotaUsage}`;
+${quotaUsage}
+${refusedUsage}`;
 
 async function verifyClickHouse(url: string): Promise<Finding[]> {
   const ch = connectClickHouse({ url, name: 'tallyline verify', requestTimeoutMs: checkTimeoutMs });
@@ -80,6 +84,7 @@ async function verify(): Promise<number> {
 function commandOf([name, ...rest]: readonly string[]): Promise<number> | null {
   if (name === 'verify' && rest.length === 0) return verify();
   if (name === 'quota') return quotaCommand(rest);
+  if (name === 'refused') return refusedCommand(rest);
   return null;
 }
 

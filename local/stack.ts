@@ -225,6 +225,8 @@ export class Stack {
     const aggregator = this.#stage('aggregator', 'aggregator/main.js', ports.aggregatorOps, {
       ...shared,
       TALLYLINE_OPS_PORT: String(ports.aggregatorOps),
+      // Started again under its name, it takes its shards at once.
+      TALLYLINE_AGGREGATOR_NAME: 'aggregator',
     });
     const ledger = this.#stage('ledger', 'ledger/main.js', ports.api, {
       ...shared,

@@ -5,7 +5,8 @@ import Ajv2020 from 'ajv/dist/2020.js';
 import { expect } from 'vitest';
 import type { Scope } from '../contract/key.ts';
 import { streamName, streamSubject } from '../contract/subjects.ts';
-import type { App } from '../ledger/api/context.ts';
+import type { ApiLimits, App } from '../ledger/api/context.ts';
+import { querySettings } from '../ledger/api/limits.ts';
 import { buildApi } from '../ledger/api/server.ts';
 import { openPublisher, type Publisher } from '../ledger/publish.ts';
 import { createKey, createTenant } from '../ledger/tenants.ts';
@@ -48,6 +49,14 @@ export class ApiWorld {
   readonly link: NatsLink;
   readonly publisher: Publisher;
   readonly keys: Record<KeyName, string> = { admin: '', reader: '', ingest: '', other: '' };
+  readonly limits: ApiLimits = {
+    bodyBytesMax: 100_000,
+    keyCacheMs: 60_000,
+    exportRowsMax: 50,
+    requestsMax: 100,
+    queryRowsMax: 50_000,
+    querySecondsMax: 20,
+  };
   usageReady = true;
   nowMs = NOW_MS;
   app!: App;
@@ -62,7 +71,11 @@ export class ApiWorld {
     this.pg = connectPostgres({ ...database, name: 'api', poolMax: 6 });
     this.locks = connectPostgres({ ...database, name: 'api locks', poolMax: 2 });
     this.writer = connectClickHouse({ ...clickhouse, url: engines.clickhouseUrl });
-    this.ch = connectClickHouse({ ...clickhouse, url: engines.clickhouseReaderUrl });
+    this.ch = connectClickHouse({
+      ...clickhouse,
+      url: engines.clickhouseReaderUrl,
+      settings: querySettings(this.limits),
+    });
     this.link = link;
     this.publisher = publisher;
   }
@@ -99,7 +112,7 @@ export class ApiWorld {
       log,
       metrics: createMetrics('test'),
       randomBytes: (length) => randomBytes(length),
-      apiLimits: { bodyBytesMax: 100_000, keyCacheMs: 60_000, exportRowsMax: 50, requestsMax: 100 },
+      apiLimits: world.limits,
     });
     await world.app.listen({ host: '127.0.0.1', port: 0 });
     world.url = `http://127.0.0.1:${(world.app.server.address() as AddressInfo).port}`;

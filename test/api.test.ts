@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import Ajv2020 from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { decodeMeterDefined } from '../contract/control.ts';
+import { decodeMeterDefined, parseMeterVersions } from '../contract/control.ts';
 import { BUCKET_KEYS, BUCKET_METERS, streamName, streamSubject } from '../contract/subjects.ts';
+import { HOUR_MS } from '../contract/window.ts';
 import { PROBLEMS } from '../ledger/api/problems.ts';
 import { forgetAnswers } from '../ledger/api/write.ts';
 import { activeKeys } from '../ledger/tenants.ts';
@@ -20,7 +21,11 @@ const ask: ApiWorld['ask'] = (...asked) => api.ask(...asked);
 describe('meters', () => {
   test('a meter is answered when every shard of the log and the edges have it', async () => {
     const made = await ask('POST', '/v1/meters', { body: TOKENS });
-    expect([made.status, made.body]).toEqual([201, TOKENS]);
+    const { valueProperty, groupBy } = TOKENS;
+    const first = {
+      ...{ version: 1, effectiveFrom: null, valueProperty, groupBy, filters: [], groupsMax: 10_000 },
+    };
+    expect([made.status, made.body]).toEqual([201, { ...TOKENS, ...first, versions: [first] }]);
     for (let shard = 0; shard < SHARDS; shard++) {
       const message = await api.link.jsm.streams.getMessage(streamName(shard), { seq: 1 });
       expect(decodeMeterDefined(message.data)).toEqual({ tenant: 'acme-inc', meter: TOKENS });
@@ -33,11 +38,11 @@ describe('meters', () => {
 
   test('the same definition again is the same meter, another one is a conflict', async () => {
     const again = await ask('POST', '/v1/meters', { body: { ...TOKENS } });
-    expect([again.status, again.body]).toEqual([200, TOKENS]);
+    expect(again).toMatchObject({ status: 200, body: TOKENS });
     const conflict = await ask('POST', '/v1/meters', { body: { ...TOKENS, groupBy: ['model'] } });
     expect(conflict.status).toBe(409);
     expect(conflict.body).toMatchObject({ code: 'meter_conflict', existing: TOKENS });
-    expect((await ask('GET', '/v1/meters/input_tokens')).body).toEqual(TOKENS);
+    expect((await ask('GET', '/v1/meters/input_tokens')).body).toMatchObject(TOKENS);
     expect(await api.audit('meter.create')).toEqual(['meter/input_tokens']);
   });
 
@@ -63,7 +68,7 @@ describe('meters', () => {
     };
     expect(first.items.map((meter) => meter.key)).toEqual(['calls']);
     const rest = await ask('GET', `/v1/meters?limit=1&cursor=${first.nextCursor}`);
-    expect(rest.body).toEqual({ items: [TOKENS], nextCursor: null });
+    expect(rest.body).toMatchObject({ items: [TOKENS], nextCursor: null });
     for (const cursor of ['nonsense', `${first.nextCursor}A`]) {
       expect((await ask('GET', `/v1/meters?cursor=${cursor}`)).body).toMatchObject({
         code: 'cursor_invalid',
@@ -74,6 +79,105 @@ describe('meters', () => {
     });
     expect((await ask('GET', `/v1/meters?cursor=${first.nextCursor}`, { key: api.keys.other })).status).toBe(
       400,
+    );
+  });
+
+  test('a new version is answered when the logs and the edges have it, and it stands in the history', async () => {
+    const filtered = {
+      key: 'filtered',
+      eventType: 'call',
+      aggregation: 'unique_count',
+      valueProperty: 'user',
+      groupBy: ['model'],
+      filters: [{ property: 'model', notIn: ['test'] }],
+      groupsMax: 50,
+    };
+    expect(await ask('POST', '/v1/meters', { body: filtered })).toMatchObject({
+      status: 201,
+      body: { ...filtered, version: 1 },
+    });
+    const versions = '/v1/meters/filtered/versions';
+    const from = Math.ceil(NOW_MS / HOUR_MS) * HOUR_MS + 4 * HOUR_MS;
+    const effectiveFrom = new Date(from).toISOString();
+    const body = {
+      effectiveFrom,
+      groupBy: ['model', 'region'],
+      filters: [{ property: 'region', in: ['eu'] }],
+    };
+    const made = await ask('POST', versions, { body });
+    expect(made).toMatchObject({
+      status: 201,
+      body: {
+        ...filtered,
+        ...{ ...body, version: 2 },
+        versions: [
+          { version: 1, effectiveFrom: null, groupBy: ['model'], groupsMax: 50 },
+          { version: 2, effectiveFrom, groupBy: ['model', 'region'], groupsMax: 50 },
+        ],
+      },
+    });
+    const second = {
+      ...filtered,
+      filters: body.filters,
+      groupBy: body.groupBy,
+      version: 2,
+      effectiveFromMs: from,
+    };
+    for (let shard = 0; shard < SHARDS; shard++) {
+      const message = await api.link.jsm.streams.getMessage(streamName(shard), {
+        last_by_subj: streamSubject(shard),
+      });
+      expect(decodeMeterDefined(message.data)).toEqual({ tenant: 'acme-inc', meter: second });
+    }
+    const entry = await (await openKeyValue(api.link, BUCKET_METERS)).get('acme-inc.filtered');
+    expect(parseMeterVersions(entry?.value ?? '')?.versions).toEqual([filtered, second]);
+    expect(await api.audit('meter.version')).toEqual(['meter/filtered/2']);
+
+    // Told again it is the same version; the first definition is what it was.
+    expect(await ask('POST', versions, { body })).toMatchObject({ status: 200, body: made.body });
+    expect(await ask('POST', '/v1/meters', { body: filtered })).toMatchObject({ status: 200 });
+    expect(await api.audit('meter.version')).toHaveLength(1);
+    const refused = async (wrong: object): Promise<unknown> => {
+      const answer = await ask('POST', versions, { body: { effectiveFrom, ...wrong } });
+      expect(answer).toMatchObject({ status: 400, body: { code: 'validation_failed' } });
+      return (answer.body as { errors: { path: string }[] }).errors.map(({ path }) => path);
+    };
+    const later = new Date(from + HOUR_MS).toISOString();
+    expect(await refused({ groupsMax: 60 })).toEqual(['effectiveFrom']); // not behind the second
+    expect(await refused({ effectiveFrom: later, groupBy: ['region', 'model'] })).toEqual(['groupBy']);
+    expect(await refused({ effectiveFrom: later, filters: [{ property: 'a' }] })).toContain('filters[0]');
+    expect(await refused({ effectiveFrom: new Date(from + HOUR_MS + 1).toISOString() })).toContain(
+      'effectiveFrom',
+    );
+    expect(await ask('POST', '/v1/meters/calls/versions', { body: { effectiveFrom: 'soon' } })).toMatchObject(
+      {
+        status: 400,
+      },
+    );
+    const hasty = new Date(from - 2 * HOUR_MS).toISOString();
+    expect(await ask('POST', '/v1/meters/calls/versions', { body: { effectiveFrom: hasty } })).toMatchObject({
+      status: 400,
+      body: { errors: [{ path: 'effectiveFrom' }] },
+    });
+    expect(await ask('POST', '/v1/meters/nothing/versions', { body: { effectiveFrom } })).toMatchObject({
+      status: 404,
+    });
+  });
+
+  test('a version that was not published in time is given up, and the next one takes its place', async () => {
+    const from = Math.ceil(NOW_MS / HOUR_MS) * HOUR_MS;
+    const missed = { key: 'filtered', version: 3, effectiveFromMs: from + HOUR_MS };
+    await api.pg.query(
+      `INSERT INTO ledger.meter_versions (tenant, key, version, definition, state, created_at)
+       SELECT 'acme-inc', 'filtered', 3, definition || $1::jsonb, 'publishing', now() FROM ledger.meters
+       WHERE key = 'filtered'`,
+      [JSON.stringify(missed)],
+    );
+    const effectiveFrom = new Date(from + 6 * HOUR_MS).toISOString();
+    const made = await ask('POST', '/v1/meters/filtered/versions', { body: { effectiveFrom, groupsMax: 7 } });
+    expect(made).toMatchObject({ status: 201, body: { version: 4, groupsMax: 7 } });
+    expect((made.body as { versions: { version: number }[] }).versions.map(({ version }) => version)).toEqual(
+      [1, 2, 4],
     );
   });
 });
@@ -474,7 +578,6 @@ const ROUTES = [
   'GET /v1/customers/{id}/grants',
   'GET /v1/customers/{id}/invoices',
   'GET /v1/customers/{id}/ledger',
-  'GET /v1/events/refused',
   'GET /v1/invoices/{id}',
   'GET /v1/keys',
   'GET /v1/meters',
@@ -482,12 +585,15 @@ const ROUTES = [
   'GET /v1/plans',
   'GET /v1/plans/{key}',
   'GET /v1/quota',
+  'GET /v1/refused',
+  'GET /v1/refused/types',
   'GET /v1/usage',
   'POST /v1/customers/{id}/grants',
   'POST /v1/customers/{id}/invoices',
   'POST /v1/keys',
   'POST /v1/keys/{id}/rotate',
   'POST /v1/meters',
+  'POST /v1/meters/{key}/versions',
   'POST /v1/plans',
   'PUT /v1/customers/{id}',
 ];

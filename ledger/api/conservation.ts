@@ -1,10 +1,11 @@
 import { Type } from 'typebox';
-import { formatQuantity } from '../../contract/quantity.ts';
+import { formatQuantity, unscaleDecimal } from '../../contract/quantity.ts';
+import { formatInstant } from '../../contract/window.ts';
 import { QueryError } from '../../runtime/clickhouse.ts';
 import { readConservation, type Conservation } from '../conservation.ts';
 import { callerOf, type ApiContext, type App } from './context.ts';
 import { problem } from './problems.ts';
-import { Decimal, named, object, responses } from './schema.ts';
+import { Decimal, Instant, named, Nullable, object, responses } from './schema.ts';
 import { give } from './write.ts';
 
 const ConservationSchema = named(
@@ -19,12 +20,33 @@ const ConservationSchema = named(
       rejected: Decimal('Can never count as they are'),
       unaccounted: Decimal('received less all verdicts: 0 when nothing is lost'),
       drift: object({
-        rollup: Decimal('Rollup rows that differ from the raw events'),
+        rollup: Decimal(
+          'Hours of a meter and subject whose rollup differs from the raw events. A finding stays until the same hour is found clean',
+        ),
         ledger: Decimal(
           'Quantity by which what is posted differs from the rollups, over subjects of customers',
         ),
         stripeCents: Decimal('Minor units by which invoices differ from what Stripe has'),
       }),
+      checked: object(
+        {
+          changesTo: Nullable(
+            Instant(
+              'All hours that changed before this instant were compared since; null while so many changed at once that a sweep has to tell',
+            ),
+          ),
+          waitingHours: Decimal('Changed hours that wait to be compared'),
+          sweptTo: Nullable(
+            Instant(
+              'Everything counted before this instant was compared, whether it changed or not; null before the first sweep is through',
+            ),
+          ),
+          sweepProgress: Nullable(
+            Decimal('Part of the running sweep that is done; null when none is running'),
+          ),
+        },
+        'How far rollups were compared with raw events: drift.rollup speaks for that and no more',
+      ),
     },
     'What became of every event, from the log to Stripe',
   ),
@@ -59,7 +81,8 @@ export function conservationRoutes(app: App, context: ApiContext): void {
 }
 
 function conservationJson(report: Conservation): Type.Static<typeof ConservationSchema> {
-  const { received, counted, duplicate, conflict, late, rejected, unaccounted, drift } = report;
+  const { received, counted, duplicate, conflict, late, rejected, unaccounted, drift, checked } = report;
+  const instant = (ms: number | null): string | null => (ms === null ? null : formatInstant(ms));
   return {
     received: String(received),
     counted: String(counted),
@@ -72,6 +95,12 @@ function conservationJson(report: Conservation): Type.Static<typeof Conservation
       rollup: String(drift.rollup),
       ledger: formatQuantity(drift.ledger),
       stripeCents: String(drift.stripeCents),
+    },
+    checked: {
+      changesTo: instant(checked.changesToMs),
+      waitingHours: String(checked.waitingHours),
+      sweptTo: instant(checked.sweptToMs),
+      sweepProgress: checked.sweepPermille === null ? null : unscaleDecimal(BigInt(checked.sweepPermille), 3),
     },
   };
 }

@@ -18,7 +18,7 @@ export interface ApiContext {
    * wait for one more for ever.
    */
   readonly locks: Postgres;
-  /** The read-only user. */
+  /** The read-only user, under the settings of {@link querySettings}. */
   readonly ch: ClickHouse;
   /** Whether the aggregator has made its views yet. */
   readonly usageReady: () => boolean;
@@ -36,6 +36,10 @@ export interface ApiLimits {
   readonly keyCacheMs: number;
   /** Rows of an NDJSON, CSV or Parquet answer. */
   readonly exportRowsMax: number;
+  /** Rows that ClickHouse may read for one query. */
+  readonly queryRowsMax: number;
+  /** How long it may take for it. */
+  readonly querySecondsMax: number;
   /** Requests being worked on at a time; more are answered 503. */
   readonly requestsMax: number;
 }

@@ -175,11 +175,6 @@ export const PROBLEMS = {
     'The meter does not keep this dimension.',
     'Group and filter by `subject` and by the paths in the groupBy of the meter.',
   ),
-  range_not_whole_hours: final(
-    422,
-    'Usage is kept by whole hours (UTC).',
-    'Move `from` and `to` to whole hours.',
-  ),
   range_invalid: final(
     422,
     'The range is empty or too long.',
@@ -190,15 +185,20 @@ export const PROBLEMS = {
     'The time zone is not known.',
     'Use a name of the IANA time zone database, such as Europe/Berlin.',
   ),
-  timezone_not_whole_hours: final(
+  percentile_unavailable: final(
     422,
-    'In this time zone days do not begin on whole hours (UTC).',
-    'Usage is kept by whole UTC hours, so days of this zone cannot be cut exactly: use window=hour.',
+    'The events of the meter have no number to rank.',
+    'Ask for percentiles of a sum, min, max, average or latest.',
   ),
   usage_too_many_rows: final(
     422,
     'The answer has too many rows.',
     'Choose a shorter range, a larger window or fewer groups, or page through format=json.',
+  ),
+  usage_query_too_large: final(
+    422,
+    'The query would read too much.',
+    'Choose a shorter range, fewer subjects or fewer groups.',
   ),
   internal: transient(
     500,

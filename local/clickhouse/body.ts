@@ -87,7 +87,18 @@ function decodeStatement(statement: Statement): Statement {
     case 'command':
       return { ...statement, sql: fromLatin1(statement.sql) };
     case 'insert':
-      return { ...statement, head: fromLatin1(statement.head), settings: fromLatin1(statement.settings) };
+      return {
+        ...statement,
+        head: fromLatin1(statement.head),
+        settings: fromLatin1(statement.settings),
+        input:
+          statement.input === null
+            ? null
+            : {
+                structure: fromLatin1(statement.input.structure),
+                rest: fromLatin1(statement.input.rest),
+              },
+      };
   }
 }
 

@@ -53,6 +53,8 @@ const readerSettings = [
   /^(format_tsv_null_representation|interval_output_format)$/,
   /^(max_block_size|max_threads|final|join_use_nulls|session_timezone|do_not_merge_across_partitions_select_final)$/,
   /^(use_query_cache|select_sequential_consistency|optimize_read_in_order|log_comment)$/,
+  // Unlimited by default, so whatever is set is lower.
+  /^(max_rows_to_read|max_bytes_to_read)$/,
 ];
 
 /** Limits a reader may lower: setting and the most it may be. */

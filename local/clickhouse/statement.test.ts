@@ -133,6 +133,19 @@ describe('statements with data', () => {
     });
   }
 
+  it('knows that input(…) has data, and reads it from a file', () => {
+    const sql =
+      "INSERT INTO t (a) SELECT a FROM Input('a Array(String)') WHERE f((SELECT 1 FORMAT)) FORMAT Native";
+    const statement = readStatement(`${sql}\n);'\0/*`);
+    if (statement.kind !== 'insert') throw new Error(statement.kind);
+    expect(statement.dataStart).toBe(sql.length + 1);
+    expect(composeInsert(statement, "/a'b")).toBe(
+      "INSERT INTO t (a) SELECT a FROM file('/a\\'b', Native, 'a Array(String)') WHERE f((SELECT 1 FORMAT))",
+    );
+    expect(readStatement('INSERT INTO t SELECT input(1), a FROM s').kind).toBe('command');
+    expect(readStatement("INSERT INTO t SELECT a FROM input('a UInt8')").kind).toBe('command');
+  });
+
   it('is composed around a file or a pipe', () => {
     const insert = readStatement('INSERT INTO t (a) SETTINGS x = 1 FORMAT CSV\n1');
     if (insert.kind !== 'insert') throw new Error(insert.kind);

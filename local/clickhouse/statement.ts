@@ -5,7 +5,8 @@
 // - `command` it has none (DDL, SET, INSERT … SELECT);
 // - `insert`  data follows it. The engine's own reading of inline data ends at the first empty line and takes
 //             what follows for SQL, so the data never goes inline: it is put in a file, and the statement is
-//             run with FROM INFILE on it.
+//             run with FROM INFILE on it. INSERT … SELECT … FROM input('…') FORMAT … has data too: there the
+//             table function input becomes file, which reads the same rows.
 import { clickHouseError } from './error.ts';
 import type { ClickHouseError } from './error.ts';
 import { isWord, nextToken, tokens } from './lexer.ts';
@@ -34,6 +35,8 @@ export type Statement =
       readonly head: string;
       /** Settings between that place and the format, or ''. */
       readonly settings: string;
+      /** For INSERT … SELECT … FROM input(…): what stands in the brackets, and what behind them. */
+      readonly input: { readonly structure: string; readonly rest: string } | null;
       readonly format: string;
       /** Where the data begins, as an index into the text. */
       readonly dataStart: number;
@@ -94,7 +97,7 @@ function readInsert(text: string, insert: Token): Statement {
       const at = settingsStart ?? token.start;
       const parts = { head: text.slice(0, at).trimEnd(), settings: text.slice(at, token.start).trim() };
       if (isWord(token, 'VALUES'))
-        return { kind: 'insert', ...parts, format: 'Values', dataStart: token.end };
+        return { kind: 'insert', ...parts, input: null, format: 'Values', dataStart: token.end };
       if (isWord(token, 'FORMAT')) {
         const name = nextToken(text, token.end);
         const format = name === null ? null : readFormatName(name);
@@ -104,9 +107,11 @@ function readInsert(text: string, insert: Token): Statement {
         if (text[startOfData(text, name.end)] === ';') {
           return refused(62, "You have excessive ';' symbol before data for INSERT.");
         }
-        return { kind: 'insert', ...parts, format, dataStart: startOfData(text, name.end) };
+        return { kind: 'insert', ...parts, input: null, format, dataStart: startOfData(text, name.end) };
       }
-      if (isWord(token, 'SELECT') || isWord(token, 'WITH')) break;
+      if (isWord(token, 'SELECT') || isWord(token, 'WITH')) {
+        return readInsertOfInput(text, token) ?? readWhole(text, 'command', true);
+      }
       if (isWord(token, 'INFILE') && isWord(previous, 'FROM')) {
         return refused(36, 'INSERT … FROM INFILE reads a file of the server; send the data in the request.');
       }
@@ -115,6 +120,45 @@ function readInsert(text: string, insert: Token): Statement {
     previous = token;
   }
   return readWhole(text, 'command', true);
+}
+
+/**
+ * INSERT … SELECT … FROM input('structure') … FORMAT name, whose data follows. Null for a SELECT from elsewhere, which
+ * has none.
+ */
+function readInsertOfInput(text: string, select: Token): Statement | null {
+  let depth = 0;
+  let input: { readonly start: number; readonly open: number; readonly depth: number } | null = null;
+  let close: Token | null = null;
+  let name: Token | null = null;
+  for (const token of tokens(text, select.end)) {
+    if (token.text === '(') {
+      if (input === null && isWord(name, 'INPUT')) input = { start: name!.start, open: token.end, depth };
+      depth += 1;
+    } else if (token.text === ')') {
+      depth -= 1;
+      if (input !== null && close === null && depth === input.depth) close = token;
+    } else if (depth === 0 && isWord(token, 'FORMAT') && input !== null && close !== null) {
+      const formatName = nextToken(text, token.end);
+      const format = formatName === null ? null : readFormatName(formatName);
+      if (formatName === null || format === null) {
+        return refused(62, 'Syntax error: INSERT … FORMAT names no format.');
+      }
+      return {
+        kind: 'insert',
+        head: text.slice(0, input.start),
+        settings: '',
+        input: {
+          structure: text.slice(input.open, close.start),
+          rest: text.slice(close.end, token.start).trim(),
+        },
+        format,
+        dataStart: startOfData(text, formatName.end),
+      };
+    }
+    name = token;
+  }
+  return null;
 }
 
 /** A statement without data: everything up to its end, which must be the end of the text. */
@@ -214,5 +258,9 @@ export function composeRows(
 
 /** The statement that reads its data from the file at `path`. */
 export function composeInsert(statement: Extract<Statement, { kind: 'insert' }>, path: string): string {
+  const { input } = statement;
+  if (input !== null) {
+    return `${statement.head}file(${quoteString(path)}, ${statement.format}, ${input.structure}) ${input.rest}`;
+  }
   return `${statement.head}\nFROM INFILE ${quoteString(path)} ${statement.settings} FORMAT ${statement.format}`;
 }

@@ -35,9 +35,10 @@ function accepts(range: string, mediaType: string): boolean {
   return range.endsWith('/*') && mediaType.startsWith(range.slice(0, -1));
 }
 
-/** The first line of a CSV (RFC 4180); ClickHouse writes the rest. */
+/** The first line of a CSV (RFC 4180); ClickHouse writes the rest, told to end lines in the same way. */
 export function csvHeader(columns: readonly string[]): string {
   return (
-    columns.map((name) => (/[",\r\n]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name)).join(',') + '\n'
+    columns.map((name) => (/[",\r\n]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name)).join(',') +
+    '\r\n'
   );
 }

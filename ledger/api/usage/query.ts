@@ -1,16 +1,17 @@
 /**
- * The SQL of a usage query over the view `usage_rows`: pure, so that a test can read it. Everything that
- * comes from a request is a bound parameter, `{name:Type}`; what is pasted into the text is fixed, or an
- * integer that we counted ourselves.
+ * The SQL of a usage query: pure, so that a test can read it. Everything that comes from a request is a bound
+ * parameter, `{name:Type}`; what is pasted into the text is fixed, or an integer that we counted ourselves.
  *
- * A rollup row holds absolute totals of an hour, so a longer window is the merge of its hours (and shards):
- * sums add, extremes compare, and the latest value is that of the newest (time, position).
+ * A rollup row (view `usage_rows`) holds absolute totals of an hour, so a longer window is the merge of its hours
+ * and shards: sums add, extremes compare, and the latest value is that of the newest (time, position). What an
+ * hour cannot say is read from the events themselves (view `contributions`, one row an event and meter): hours
+ * that are torn by a window (window.ts), and in whole what does not merge, unique counts and percentiles.
  */
-import type { Aggregation, Meter } from '../../../contract/meter.ts';
-import type { Window } from '../../../contract/window.ts';
+import type { Meter } from '../../../contract/meter.ts';
+import { HOUR_MS, type Window } from '../../../contract/window.ts';
 import type { CursorKey } from '../cursor.ts';
-import type { UsageFormat } from './format.ts';
-import type { WindowSize } from './window.ts';
+import { partsOf, rankOf } from './aggregate.ts';
+import { tornHours, type WindowSize } from './window.ts';
 
 export interface UsageQuery {
   readonly tenant: string;
@@ -20,12 +21,14 @@ export interface UsageQuery {
   readonly range: Window;
   readonly size: WindowSize;
   /** Of `windowStarts`. */
-  readonly starts: readonly number[];
+  readonly starts: readonly number[] | null;
   /** Paths of the meter's groupBy, without `subject`. */
   readonly groupBy: readonly string[];
   readonly bySubject: boolean;
   /** Of a path of the meter's groupBy, any of the values. */
   readonly filters: readonly { readonly path: string; readonly values: readonly string[] }[];
+  /** Parts of a million, each above 0. */
+  readonly percentiles: readonly number[];
 }
 
 export interface Sql {
@@ -35,17 +38,24 @@ export interface Sql {
 
 /** A row of {@link usagePage}. */
 export interface UsageRow {
-  /** Epoch seconds. */
-  readonly w: number;
+  /** Start of the window, epoch milliseconds as text. */
+  readonly w: string;
   readonly s: string;
   readonly g: readonly string[];
   /** Decimal text; an average is cut toward zero after nine decimals. */
   readonly value: string;
+  /** Decimal text, in the order of the query. */
+  readonly p: readonly string[];
 }
 
 /** The paths that are no dimension of the meter; usage can be neither grouped nor filtered by them. */
 export function unknownPaths(meter: Meter, paths: readonly string[]): string[] {
   return paths.filter((path) => !meter.groupBy.includes(path));
+}
+
+/** Whether no rollup can answer: the events themselves are read, all of them. */
+export function readsEvents(query: UsageQuery): boolean {
+  return query.meter.aggregation === 'unique_count' || query.percentiles.length > 0;
 }
 
 /** The shape of a cursor of this query: window, subject, groups. */
@@ -58,12 +68,12 @@ export function cursorShape(query: UsageQuery): ('string' | 'number')[] {
 }
 
 export function cursorKey(query: UsageQuery, row: UsageRow): CursorKey {
-  return [row.w, ...(query.bySubject ? [row.s] : []), ...row.g];
+  return [Number(row.w), ...(query.bySubject ? [row.s] : []), ...row.g];
 }
 
 /** What a cursor of this query belongs to: everything that decides which rows there are and their order. */
 export function cursorScope(query: UsageQuery): string {
-  const { tenant, meter, subjects, range, size, starts, groupBy, bySubject, filters } = query;
+  const { tenant, meter, subjects, range, size, starts, groupBy, bySubject, filters, percentiles } = query;
   return JSON.stringify([
     'usage',
     tenant,
@@ -71,10 +81,11 @@ export function cursorScope(query: UsageQuery): string {
     subjects,
     range,
     size,
-    starts.length,
+    starts?.length ?? null,
     groupBy,
     bySubject,
     filters,
+    percentiles,
   ]);
 }
 
@@ -82,10 +93,12 @@ export function cursorScope(query: UsageQuery): string {
 export function usagePage(query: UsageQuery, after: CursorKey | null, limit: number): Sql {
   const { sql, params } = grouped(query, after);
   const groups = query.groupBy.map((_, at) => `g${at}`).join(', ');
+  const percentiles = query.percentiles.map((_, at) => `toString(p${at})`).join(', ');
   return {
-    sql: `SELECT w, ${query.bySubject ? 's' : "''"} AS s, CAST([${groups}], 'Array(String)') AS g, toString(v) AS value
+    sql: `SELECT w, ${query.bySubject ? 's' : "''"} AS s, CAST([${groups}], 'Array(String)') AS g, toString(v) AS value,
+  CAST([${percentiles}], 'Array(String)') AS p
 FROM (${sql})
-ORDER BY ${keys(query).join(', ')}
+ORDER BY ${keysOf(query).join(', ')}
 LIMIT {limit:UInt32}`,
     params: { ...params, limit },
   };
@@ -93,124 +106,126 @@ LIMIT {limit:UInt32}`,
 
 /** How many rows there are, counted no further than `most`. */
 export function usageCount(query: UsageQuery, most: number): Sql {
-  const { sql, params } = grouped(query, null);
+  const source = sourceOf(query, null);
   return {
-    sql: `SELECT count() AS count FROM (SELECT 1 FROM (${sql}) LIMIT {limit:UInt32})`,
-    params: { ...params, limit: most },
+    sql: `SELECT count() AS count FROM (SELECT 1 FROM (${source.sql}) GROUP BY ${keysOf(query).join(', ')} LIMIT {limit:UInt32})`,
+    params: { ...source.params, limit: most },
   };
 }
 
-/** All rows for a format that ClickHouse writes; `columns` are the names of a CSV, `name` is ClickHouse's format. */
-export function usageExport(
-  query: UsageQuery,
-  format: Exclude<UsageFormat, 'json'>,
-): Sql & { readonly name: string; readonly columns: readonly string[] } {
-  const { sql, params } = grouped(query, null);
-  const bind: Record<string, unknown> = { ...params, to: query.range.end / 1_000 };
-  let end: string;
-  switch (query.size) {
-    case 'hour':
-      end = 'w + 3600';
-      break;
-    case 'total':
-      end = '{to:UInt32}';
-      break;
-    case 'day':
-    case 'month':
-      end = '{ends:Array(UInt32)}[indexOf({starts:Array(UInt32)}, w)]';
-      bind['ends'] = [...query.starts.slice(1), query.range.end].map((ms) => ms / 1_000);
-      break;
-  }
-  const from = `FROM (${sql})\nORDER BY ${keys(query).join(', ')}`;
-  const groups = query.groupBy.map((_, at) => `g${at}`);
-  const names = query.groupBy.map((path, at) => {
-    bind[`name${at}`] = path;
-    return `{name${at}:String}, g${at}`;
+/** One row a window, subject and group: w, s, g0, g1, …, v, p0, p1, … */
+export function grouped(query: UsageQuery, after: CursorKey | null): Sql {
+  const { sql, params } = sourceOf(query, after);
+  const bind: Record<string, unknown> = { ...params };
+  const keys = keysOf(query);
+  const columns = [...keys, `${partsOf(query.meter.aggregation).value} AS v`];
+  if (query.percentiles.length > 0) columns.push('arraySort(groupArray(q)) AS sorted');
+  query.percentiles.forEach((parts, at) => {
+    bind[`percentile${at}`] = parts;
+    columns.push(`${rankOf('sorted', `{percentile${at}:UInt64}`)} AS p${at}`);
   });
-  const group = `CAST(map(${names.join(', ')}), 'Map(String, String)') AS \`group\``;
-  const subject = query.bySubject ? 's' : "CAST(NULL, 'Nullable(String)')";
-  switch (format) {
-    case 'ndjson':
-      return {
-        sql: `SELECT ${iso('w')} AS windowStart, ${iso(end)} AS windowEnd, ${subject} AS subject, ${group}, toString(v) AS value\n${from}`,
-        params: bind,
-        name: 'JSONEachRow',
-        columns: [],
-      };
-    case 'csv':
-      return {
-        sql: `SELECT ${[iso('w'), iso(end), ...(query.bySubject ? ['s'] : []), ...groups, 'v'].join(', ')}\n${from}`,
-        params: bind,
-        name: 'CSV',
-        columns: [
-          'windowStart',
-          'windowEnd',
-          ...(query.bySubject ? ['subject'] : []),
-          ...query.groupBy,
-          'value',
-        ],
-      };
-    case 'parquet':
-      return {
-        sql: `SELECT toDateTime64(w, 3, 'UTC') AS windowStart, toDateTime64(${end}, 3, 'UTC') AS windowEnd, ${subject} AS subject, ${group}, v AS value\n${from}`,
-        params: bind,
-        name: 'Parquet',
-        columns: [],
-      };
-  }
-}
-
-/** One row a window, subject and group: w, s, g0, g1, …, v. */
-function grouped(query: UsageQuery, after: CursorKey | null): Sql {
-  const params: Record<string, unknown> = {
-    tenant: query.tenant,
-    meter: query.meter.key,
-    from: query.range.start / 1_000,
-    // Hours before the cursor's window cannot come after the cursor.
-    first: after === null ? query.range.start / 1_000 : Math.max(query.range.start / 1_000, Number(after[0])),
-    to: query.range.end / 1_000,
-  };
-  const conditions = [
-    'tenant = {tenant:String}',
-    'meter = {meter:String}',
-    `hour >= toDateTime({first:UInt32}, 'UTC')`,
-    `hour < toDateTime({to:UInt32}, 'UTC')`,
-  ];
-  if (query.subjects.length > 0) {
-    params['subjects'] = query.subjects;
-    conditions.push('subject IN {subjects:Array(String)}');
-  }
-  query.filters.forEach(({ path, values }, at) => {
-    params[`filter${at}`] = values;
-    conditions.push(`dimensions[${dimensionOf(query.meter, path)}] IN {filter${at}:Array(String)}`);
-  });
-  if (query.size === 'day' || query.size === 'month') params['starts'] = query.starts.map((ms) => ms / 1_000);
-  const columns = [
-    `${windowOf(query.size)} AS w`,
-    ...(query.bySubject ? ['subject AS s'] : []),
-    ...query.groupBy.map((path, at) => `dimensions[${dimensionOf(query.meter, path)}] AS g${at}`),
-    `${valueOf(query.meter.aggregation)} AS v`,
-  ];
-  let having = '';
+  let where = '';
   if (after !== null) {
     const bounds = after.map((part, at) => {
-      params[`after${at}`] = part;
-      return `{after${at}:${typeof part === 'number' ? 'UInt32' : 'String'}}`;
+      bind[`after${at}`] = part;
+      return `{after${at}:${typeof part === 'number' ? 'Int64' : 'String'}}`;
     });
-    having = `\nHAVING tuple(${keys(query).join(', ')}) > tuple(${bounds.join(', ')})`;
+    where = `\nWHERE tuple(${keys.join(', ')}) > tuple(${bounds.join(', ')})`;
   }
   return {
     sql: `SELECT ${columns.join(', ')}
-FROM usage_rows
-WHERE ${conditions.join(' AND ')}
-GROUP BY ${keys(query).join(', ')}${having}`,
-    params,
+FROM (${sql})${where}
+GROUP BY ${keys.join(', ')}`,
+    params: bind,
   };
 }
 
 /** The columns that make a row one of its kind, in the order of the answer. */
-function keys(query: UsageQuery): string[] {
+export function keysOf(query: UsageQuery): string[] {
   return ['w', ...(query.bySubject ? ['s'] : []), ...query.groupBy.map((_, at) => `g${at}`)];
+}
+
+/** Rollup rows and events with the keys of their row of the answer. */
+function sourceOf(query: UsageQuery, after: CursorKey | null): Sql {
+  const { range, starts } = query;
+  // What lies before the cursor's window cannot come after the cursor.
+  const from = after === null ? range.start : Math.max(range.start, Number(after[0]));
+  const torn = tornHours({ start: from, end: range.end }, starts);
+  const params: Record<string, unknown> = {
+    tenant: query.tenant,
+    meter: query.meter.key,
+    from: range.start,
+    least: from,
+    to: range.end,
+  };
+  if (starts !== null) params['starts'] = starts;
+  if (query.subjects.length > 0) params['subjects'] = query.subjects;
+  query.filters.forEach(({ values }, at) => (params[`filter${at}`] = values));
+  const branches: string[] = [];
+  if (readsEvents(query)) branches.push(eventsBranch(query, 'all'));
+  else {
+    branches.push(rollupBranch(query, torn.length > 0));
+    if (torn.length > 0) {
+      params['torn'] = torn.map(second);
+      branches.push(eventsBranch(query, 'torn'));
+    }
+  }
+  return { sql: branches.join('\nUNION ALL\n'), params };
+}
+
+function rollupBranch(query: UsageQuery, isTorn: boolean): string {
+  const parts = partsOf(query.meter.aggregation).rollup;
+  const conditions = [
+    ...matching(query),
+    `hour >= toDateTime(intDiv({least:Int64}, 1000), 'UTC')`,
+    `hour < toDateTime(intDiv({to:Int64}, 1000), 'UTC')`,
+    ...(isTorn ? [`hour NOT IN {torn:Array(DateTime('UTC'))}`] : []),
+  ];
+  return `SELECT ${[...keyColumns(query, 'toInt64(toUnixTimestamp(hour)) * 1000'), ...parts].join(', ')}
+FROM usage_rows
+WHERE ${conditions.join(' AND ')}`;
+}
+
+function eventsBranch(query: UsageQuery, which: 'all' | 'torn'): string {
+  const parts = [...partsOf(query.meter.aggregation).event];
+  if (query.percentiles.length > 0) parts.push('quantity AS q');
+  const conditions = [
+    ...matching(query),
+    // Beside the exact bounds on the time, the hours they lie in: these reach the primary key.
+    `hour >= toDateTime(intDiv({least:Int64}, ${HOUR_MS}) * 3600, 'UTC')`,
+    `hour < toDateTime(intDiv({to:Int64} + 999, 1000), 'UTC')`,
+    ...(which === 'torn' ? [`hour IN {torn:Array(DateTime('UTC'))}`] : []),
+    `time >= fromUnixTimestamp64Milli({least:Int64}, 'UTC')`,
+    `time < fromUnixTimestamp64Milli({to:Int64}, 'UTC')`,
+  ];
+  return `SELECT ${[...keyColumns(query, 'toUnixTimestamp64Milli(time)'), ...parts].join(', ')}
+FROM contributions
+WHERE ${conditions.join(' AND ')}`;
+}
+
+function matching(query: UsageQuery): string[] {
+  return [
+    'tenant = {tenant:String}',
+    'meter = {meter:String}',
+    ...(query.subjects.length > 0 ? ['subject IN {subjects:Array(String)}'] : []),
+    ...query.filters.map(
+      ({ path }, at) => `dimensions[${dimensionOf(query.meter, path)}] IN {filter${at}:Array(String)}`,
+    ),
+  ];
+}
+
+/** @param instant epoch milliseconds of the row, as SQL */
+function keyColumns(query: UsageQuery, instant: string): string[] {
+  const window =
+    query.starts === null
+      ? `greatest(intDiv(${instant}, ${HOUR_MS}) * ${HOUR_MS}, {from:Int64})`
+      : // Rounds down to the nearest of the list: the start of the window that the instant lies in.
+        `roundDown(${instant}, {starts:Array(Int64)})`;
+  return [
+    `toInt64(${window}) AS w`,
+    ...(query.bySubject ? ['subject AS s'] : []),
+    ...query.groupBy.map((path, at) => `dimensions[${dimensionOf(query.meter, path)}] AS g${at}`),
+  ];
 }
 
 /** ClickHouse counts array elements from 1. */
@@ -220,36 +235,5 @@ function dimensionOf(meter: Meter, path: string): number {
   return at + 1;
 }
 
-function windowOf(size: WindowSize): string {
-  switch (size) {
-    case 'hour':
-      return 'toUInt32(toUnixTimestamp(hour))';
-    case 'day':
-    case 'month':
-      // Rounds down to the nearest of the list: the start of the window that the hour lies in.
-      return 'toUInt32(roundDown(toUInt32(toUnixTimestamp(hour)), {starts:Array(UInt32)}))';
-    case 'total':
-      return '{from:UInt32}';
-  }
-}
-
-function valueOf(aggregation: Aggregation): string {
-  switch (aggregation) {
-    case 'count':
-      return 'sum(value_count)';
-    case 'sum':
-      return 'sum(value_sum)';
-    case 'min':
-      return 'min(value_min)';
-    case 'max':
-      return 'max(value_max)';
-    case 'latest':
-      return 'argMax(value_latest, tuple(latest_time, latest_position))';
-    case 'average':
-      // Division of decimals is one of scaled integers: it keeps the scale of the dividend (9) and cuts.
-      return 'divide(sum(value_sum), toDecimal128(sum(value_count), 0))';
-  }
-}
-
-const iso = (seconds: string): string =>
-  `concat(formatDateTime(toDateTime(${seconds}, 'UTC'), '%Y-%m-%dT%H:%i:%S'), '.000Z')`;
+/** As ClickHouse reads a DateTime. */
+const second = (ms: number): string => new Date(ms).toISOString().slice(0, 19).replace('T', ' ');

@@ -11,14 +11,17 @@ import { cutPage, decodeCursor } from '../cursor.ts';
 import { problem, validationProblem, type Answer, type Mistake } from '../problems.ts';
 import { Decimal, Instant, named, Nullable, object, oneOf, responses } from '../schema.ts';
 import { give } from '../write.ts';
+import { limitProblem } from '../limits.ts';
+import { PERCENTILES_MAX, percentileOf, percentileText } from './aggregate.ts';
+import { CSV_KINDS, usageExport } from './export.ts';
 import { chooseFormat, csvHeader, MEDIA_TYPES, USAGE_FORMATS, type UsageFormat } from './format.ts';
 import {
   cursorKey,
   cursorScope,
   cursorShape,
+  readsEvents,
   unknownPaths,
   usageCount,
-  usageExport,
   usagePage,
   type UsageQuery,
   type UsageRow,
@@ -40,6 +43,11 @@ const UsageRowSchema = object({
     description: 'Value by path; "" for events that lack it',
   }),
   value: Decimal('In the aggregation of the meter; an average is cut after nine decimals'),
+  percentiles: Type.Optional(
+    Type.Record(Type.String(), Decimal('Value of the nearest rank'), {
+      description: 'By what was asked for, such as "0.95"; absent when nothing was',
+    }),
+  ),
 });
 
 const UsageSchema = named(
@@ -69,9 +77,11 @@ const UsageParameters = Type.Object(
       }),
     ),
     from: Type.Optional(
-      Instant('On a whole UTC hour; the start of the current month of the time zone when absent'),
+      Instant('Any instant to the millisecond; the start of the current month of the time zone when absent'),
     ),
-    to: Type.Optional(Instant('Exclusive, on a whole UTC hour; the end of the current window when absent')),
+    to: Type.Optional(
+      Instant('Exclusive, any instant to the millisecond; the end of the current window when absent'),
+    ),
     window: Type.Optional(
       oneOf(
         WINDOW_SIZES,
@@ -87,9 +97,22 @@ const UsageParameters = Type.Object(
     timezone: Type.Optional(
       Type.String({
         maxLength: 64,
-        description: 'IANA zone in which days and months begin; UTC when absent',
+        description: 'IANA zone in which hours, days and months begin; UTC when absent',
         examples: ['Europe/Berlin'],
       }),
+    ),
+    percentile: Type.Optional(
+      Type.Array(Type.String({ maxLength: 128 }), {
+        maxItems: PERCENTILES_MAX,
+        description: `Exact percentiles of the values of single events, above 0 and up to 1, at most ${PERCENTILES_MAX}; repeat it or separate by commas`,
+        examples: ['0.5,0.95,0.99'],
+      }),
+    ),
+    csv: Type.Optional(
+      oneOf(
+        CSV_KINDS,
+        'exact (when absent) leaves every text as it is; spreadsheet puts an apostrophe before texts that a spreadsheet would take for a formula',
+      ),
     ),
     format: Type.Optional(oneOf(USAGE_FORMATS, 'Wins over the Accept header')),
     limit: Type.Optional(
@@ -122,18 +145,18 @@ export function usageRoutes(app: App, context: ApiContext): void {
         operationId: 'queryUsage',
         summary: 'Query usage',
         description:
-          'Exact usage of a meter by window, subject and group; windows without usage have no row. An event is visible within about a second of its 202. `filter.<path>=value` keeps one value of a dimension of the meter; repeat it for any of several. NDJSON, CSV and Parquet give all rows at once, without pages.',
+          'Exact usage of a meter by window, subject and group; windows without usage have no row. An event is visible within about a second of its 202. `filter.<path>=value` keeps one value of a dimension of the meter; repeat it for any of several. NDJSON, CSV and Parquet give all rows at once, without pages. A cursor names the last row that was given, so rows that appear or change between two pages are neither given twice nor left out; each page shows the values of its own moment.',
         tags: ['Usage'],
         querystring: UsageParameters,
         response: {
           ...responses({}, [
             'meter_not_found',
             'group_by_unknown',
-            'range_not_whole_hours',
+            'percentile_unavailable',
             'range_invalid',
             'timezone_unknown',
-            'timezone_not_whole_hours',
             'usage_too_many_rows',
+            'usage_query_too_large',
             'format_not_acceptable',
             'cursor_invalid',
             'usage_not_ready',
@@ -168,11 +191,13 @@ export function usageRoutes(app: App, context: ApiContext): void {
       if (!context.usageReady()) return give(reply, problem('usage_not_ready'));
       try {
         if (format === 'json') return give(reply, await page(context, read, request.query));
-        const made = await exported(context, read, format);
+        const made = await exported(context, read, format, request.query);
         if ('status' in made) return give(reply, made);
         return give(reply, { status: 200, ...made });
       } catch (error) {
         if (!(error instanceof QueryError)) throw error;
+        const limit = limitProblem(error, context.apiLimits, narrower(read, request.query));
+        if (limit !== null) return give(reply, limit);
         context.log.warn({ error }, 'a usage query failed');
         return give(reply, problem('usage_unavailable'));
       }
@@ -197,7 +222,15 @@ function readQuery(
   const range = readRange(parameters, defaultRange(size, nowMs, timezone));
   if ('status' in range) return range;
   const windows = windowStarts(size, range, timezone);
-  if (!windows.ok) return problem(windows.fault);
+  if (!windows.ok) {
+    const { daysMax } = windows;
+    return problem(
+      'range_invalid',
+      `Choose a \`from\` before \`to\`, from 1970 on, and at most ${daysMax} days between them for window=${size} in this time zone.`,
+    );
+  }
+  const percentiles = readPercentiles(meter, parameters.percentile ?? []);
+  if ('status' in percentiles) return percentiles;
 
   // A path may hold no comma, a subject may: only groupBy can be written as one list.
   const paths = [...new Set((parameters.groupBy ?? []).flatMap((text) => text.split(',')))];
@@ -221,7 +254,41 @@ function readQuery(
     groupBy,
     bySubject: subjects.length > 0 || paths.includes('subject'),
     filters,
+    percentiles: percentiles.parts,
   };
+}
+
+function readPercentiles(
+  meter: UsageQuery['meter'],
+  given: readonly string[],
+): { parts: readonly number[] } | Answer {
+  const texts = given.flatMap((text) => text.split(','));
+  const parts = [...new Set(texts.map(percentileOf))];
+  const known = parts.filter((one) => one !== null);
+  if (known.length < parts.length || known.length > PERCENTILES_MAX) {
+    const message = `must be at most ${PERCENTILES_MAX} decimals above 0 and up to 1 with six decimals at most, such as 0.5,0.95,0.99`;
+    return validationProblem([{ path: 'percentile', message }]);
+  }
+  const { aggregation } = meter;
+  if (known.length > 0 && (aggregation === 'count' || aggregation === 'unique_count')) {
+    return problem(
+      'percentile_unavailable',
+      `The meter ${meter.key} is a ${aggregation}: its events have no number to rank. Ask a meter that reads the property you mean.`,
+    );
+  }
+  return { parts: known };
+}
+
+/** What makes this query read less, as the end of a sentence. */
+function narrower(query: UsageQuery, parameters: Parameters): string {
+  const ways = ['a shorter range'];
+  if (query.subjects.length === 0) ways.push('a subject');
+  if (query.percentiles.length > 0) ways.push('no percentile (it reads every event of the range)');
+  else if (readsEvents(query)) ways.push('fewer subjects (a unique count reads every event of the range)');
+  else if ((query.starts ?? []).length > 1 && parameters.timezone !== undefined)
+    ways.push('a time zone of whole hours (in others the hours around midnight are read event by event)');
+  if (query.groupBy.length > 0 || (query.bySubject && query.subjects.length === 0)) ways.push('fewer groups');
+  return ways.join(', or ');
 }
 
 function readRange(parameters: Parameters, preset: Window): Window | Answer {
@@ -246,12 +313,22 @@ async function page(context: ApiContext, query: UsageQuery, parameters: Paramete
   const rows = await context.ch.rows<UsageRow>(sql, params);
   const page = cutPage(rows, { scope, limit, keyOf: (row) => cursorKey(query, row) });
   const body = {
-    rows: page.items.map(({ w, s, g, value }) => ({
-      windowStart: formatInstant(w * 1_000),
-      windowEnd: formatInstant(windowEnd(query.size, w * 1_000, query.range, query.starts)),
+    rows: page.items.map(({ w, s, g, value, p }) => ({
+      windowStart: formatInstant(Number(w)),
+      windowEnd: formatInstant(windowEnd(Number(w), query.range, query.starts)),
       subject: query.bySubject ? s : null,
       group: Object.fromEntries(query.groupBy.map((path, at) => [path, g[at] ?? ''])),
       value: formatQuantity(storedQuantity(value)),
+      ...(p.length === 0
+        ? {}
+        : {
+            percentiles: Object.fromEntries(
+              p.map((text, at) => [
+                percentileText(query.percentiles[at]!),
+                formatQuantity(storedQuantity(text)),
+              ]),
+            ),
+          }),
     })),
     nextCursor: page.nextCursor,
   };
@@ -267,6 +344,7 @@ async function exported(
   context: ApiContext,
   query: UsageQuery,
   format: Exclude<UsageFormat, 'json'>,
+  parameters: Parameters,
 ): Promise<Export | Answer> {
   const most = context.apiLimits.exportRowsMax;
   // Counted first: an answer that breaks off in the middle would look like a complete one to some readers.
@@ -278,7 +356,7 @@ async function exported(
       `More than ${most} rows: choose a shorter range, a larger window or fewer groups, or page through format=json.`,
     );
   }
-  const { sql, params, name, columns } = usageExport(query, format);
+  const { sql, params, name, columns } = usageExport(query, format, parameters.csv);
   const rows = await context.ch.stream(sql, params, name);
   const body = new PassThrough();
   if (format === 'csv') body.write(csvHeader(columns));

@@ -1,28 +1,25 @@
 import { expect, test } from 'vitest';
-import { formatInstant } from '../../../contract/window.ts';
-import { defaultRange, isTimezone, windowEnd, windowStarts, type WindowSize } from './window.ts';
+import { formatInstant, HOUR_MS } from '../../../contract/window.ts';
+import { defaultRange, isTimezone, tornHours, windowEnd, windowStarts, type WindowSize } from './window.ts';
 
 const at = (text: string) => Date.parse(text);
 
-/** The windows as "start/end" without the seconds. */
+/** The windows as "start/end" to the hour, or to the minute with `digits` 16. */
 function check(
   size: WindowSize,
   from: string,
   to: string,
   timezone: string,
   expected: readonly string[],
+  digits = 13,
 ): void {
   const range = { start: at(from), end: at(to) };
   const windows = windowStarts(size, range, timezone);
-  if (!windows.ok) throw new Error(windows.fault);
-  const text = (ms: number) => formatInstant(ms).slice(0, 13);
+  if (!windows.ok || windows.starts === null) throw new Error('no list of windows');
+  const text = (ms: number) => formatInstant(ms).slice(0, digits);
   expect(
-    windows.starts.map((start) => `${text(start)}/${text(windowEnd(size, start, range, windows.starts))}`),
+    windows.starts.map((start) => `${text(start)}/${text(windowEnd(start, range, windows.starts))}`),
   ).toEqual(expected);
-}
-
-function refuses(size: WindowSize, from: string, to: string, timezone: string, fault: string): void {
-  expect(windowStarts(size, { start: at(from), end: at(to) }, timezone)).toEqual({ ok: false, fault });
 }
 
 test('days of Berlin: 23 hours when summer begins, 25 when it ends', () => {
@@ -97,38 +94,105 @@ test('the first and the last window are cut at the range', () => {
   check('month', '2026-11-20T15:00:00Z', '2026-11-22T00:00:00Z', 'UTC', ['2026-11-20T15/2026-11-22T00']);
 });
 
-test('an hour is a UTC hour in every zone, and a total is one window', () => {
-  check('hour', '2026-11-20T15:00:00Z', '2026-11-20T16:00:00Z', 'Asia/Kolkata', [
-    '2026-11-20T15/2026-11-20T16',
-  ]);
+test('a total is one window, of any length to the millisecond', () => {
   check('total', '2026-11-20T15:00:00Z', '2026-12-20T16:00:00Z', 'Asia/Kolkata', [
     '2026-11-20T15/2026-12-20T16',
   ]);
+  const range = { start: at('2026-11-20T15:20:00.001Z'), end: at('2026-11-20T17:00:00Z') };
+  expect(tornHours(range, [range.start])).toEqual([at('2026-11-20T15:00:00Z')]);
 });
 
-test('what hours of UTC cannot be cut into is refused', () => {
-  refuses('day', '2026-11-20T00:00:00Z', '2026-11-22T00:00:00Z', 'Asia/Kolkata', 'timezone_not_whole_hours');
-  refuses(
-    'month',
-    '2026-10-20T00:00:00Z',
-    '2026-11-22T00:00:00Z',
-    'Asia/Kathmandu',
-    'timezone_not_whole_hours',
+test('in a zone of whole hours, hours are those of UTC and need no list', () => {
+  const range = { start: at('2026-10-24T15:10:00Z'), end: at('2026-10-26T16:00:00Z') };
+  for (const zone of ['UTC', 'Europe/Berlin', 'Pacific/Apia', 'America/New_York']) {
+    expect(windowStarts('hour', range, zone), zone).toEqual({ ok: true, starts: null });
+  }
+  expect(formatInstant(windowEnd(range.start, range, null))).toBe('2026-10-24T16:00:00.000Z');
+  expect(tornHours(range, null)).toEqual([at('2026-10-24T15:00:00Z')]);
+});
+
+test('days and hours of zones that are half or three quarters of an hour from UTC begin within UTC hours', () => {
+  // Kolkata is UTC+5:30, Kathmandu UTC+5:45.
+  check(
+    'day',
+    '2026-11-20T18:30:00Z',
+    '2026-11-22T18:30:00Z',
+    'Asia/Kolkata',
+    ['2026-11-20T18:30/2026-11-21T18:30', '2026-11-21T18:30/2026-11-22T18:30'],
+    16,
   );
-  refuses('hour', '2026-11-20T00:30:00Z', '2026-11-22T00:00:00Z', 'UTC', 'range_not_whole_hours');
-  refuses('total', '2026-11-20T00:00:00Z', '2026-11-22T00:00:00.001Z', 'UTC', 'range_not_whole_hours');
-  refuses('day', '2026-11-20T00:00:00Z', '2026-11-20T00:00:00Z', 'UTC', 'range_invalid');
-  refuses('hour', '2025-01-01T00:00:00Z', '2026-11-20T00:00:00Z', 'UTC', 'range_invalid');
+  check(
+    'hour',
+    '2026-11-20T00:00:00Z',
+    '2026-11-20T02:00:00Z',
+    'Asia/Kathmandu',
+    [
+      '2026-11-20T00:00/2026-11-20T00:15',
+      '2026-11-20T00:15/2026-11-20T01:15',
+      '2026-11-20T01:15/2026-11-20T02:00',
+    ],
+    16,
+  );
+  const range = { start: at('2026-11-20T18:30:00Z'), end: at('2026-11-22T18:30:00Z') };
+  const windows = windowStarts('day', range, 'Asia/Kolkata');
+  expect(windows.ok && tornHours(range, windows.starts)).toEqual(
+    ['2026-11-20T18:00:00Z', '2026-11-21T18:00:00Z', '2026-11-22T18:00:00Z'].map(at),
+  );
+});
+
+test('where clocks change by half an hour, the hour before the change is one and a half long', () => {
+  // Lord Howe Island: on 5 April 2026 at 02:00 (UTC+11) clocks go back to 01:30 (UTC+10:30), at 15:00 UTC the day
+  // before; on 4 October 2026 at 02:00 (UTC+10:30) on to 02:30 (UTC+11), at 15:30 UTC the day before.
+  check(
+    'hour',
+    '2026-04-04T14:00:00Z',
+    '2026-04-04T17:30:00Z',
+    'Australia/Lord_Howe',
+    [
+      '2026-04-04T14:00/2026-04-04T15:30',
+      '2026-04-04T15:30/2026-04-04T16:30',
+      '2026-04-04T16:30/2026-04-04T17:30',
+    ],
+    16,
+  );
+  check(
+    'hour',
+    '2026-10-03T13:30:00Z',
+    '2026-10-03T17:00:00Z',
+    'Australia/Lord_Howe',
+    [
+      '2026-10-03T13:30/2026-10-03T14:30',
+      '2026-10-03T14:30/2026-10-03T16:00',
+      '2026-10-03T16:00/2026-10-03T17:00',
+    ],
+    16,
+  );
+  check(
+    'day',
+    '2026-04-03T13:00:00Z',
+    '2026-04-05T13:30:00Z',
+    'Australia/Lord_Howe',
+    ['2026-04-03T13:00/2026-04-04T13:00', '2026-04-04T13:00/2026-04-05T13:30'],
+    16,
+  );
+});
+
+test('an empty or too long range is refused, with how long it may be', () => {
+  const refuses = (size: WindowSize, from: string, to: string, timezone: string, daysMax: number) =>
+    expect(windowStarts(size, { start: at(from), end: at(to) }, timezone)).toEqual({ ok: false, daysMax });
+  refuses('day', '2026-11-20T00:00:00Z', '2026-11-20T00:00:00Z', 'UTC', 1_830);
+  refuses('hour', '2025-01-01T00:00:00Z', '2026-11-20T00:00:00Z', 'UTC', 400);
+  // Every hour of it is read event by event, and named in the query.
+  refuses('hour', '2026-01-01T00:00:00Z', '2026-11-20T00:00:00Z', 'Asia/Kolkata', 93);
+  refuses('hour', '2026-08-01T00:00:00Z', '2026-11-20T00:00:00Z', 'Australia/Lord_Howe', 93);
 });
 
 test('five years of days are 1,826 windows without a gap', () => {
   const range = { start: at('2022-01-01T05:00:00Z'), end: at('2027-01-01T05:00:00Z') };
   const windows = windowStarts('day', range, 'America/New_York');
-  expect(windows.ok && windows.starts.length).toBe(5 * 365 + 1);
-  if (!windows.ok) return;
-  const hours = windows.starts.map(
-    (start) => (windowEnd('day', start, range, windows.starts) - start) / 3_600_000,
-  );
+  if (!windows.ok || windows.starts === null) throw new Error('no list of windows');
+  expect(windows.starts.length).toBe(5 * 365 + 1);
+  const hours = windows.starts.map((start) => (windowEnd(start, range, windows.starts) - start) / HOUR_MS);
   expect(hours.filter((length) => length === 23)).toHaveLength(5);
   expect(hours.filter((length) => length === 25)).toHaveLength(5);
   expect(hours.every((length) => length >= 23 && length <= 25)).toBe(true);
@@ -138,7 +202,10 @@ test('without a range it is the current month of the zone, up to the end of the 
   const now = at('2026-10-31T23:30:00Z');
   const preset = (size: WindowSize, zone: string) => {
     const { start, end } = defaultRange(size, now, zone);
-    return [formatInstant(start).slice(0, 13), formatInstant(end).slice(0, 13)];
+    return [
+      formatInstant(start).slice(0, 16).replace(':00', ''),
+      formatInstant(end).slice(0, 16).replace(':00', ''),
+    ];
   };
   expect(preset('total', 'UTC')).toEqual(['2026-10-01T00', '2026-11-01T00']);
   expect(preset('hour', 'UTC')).toEqual(['2026-10-01T00', '2026-11-01T00']);
@@ -146,7 +213,8 @@ test('without a range it is the current month of the zone, up to the end of the 
   expect(preset('total', 'Europe/Berlin')).toEqual(['2026-10-31T23', '2026-11-01T00']);
   expect(preset('day', 'Europe/Berlin')).toEqual(['2026-10-31T23', '2026-11-01T23']);
   expect(preset('month', 'Europe/Berlin')).toEqual(['2026-10-31T23', '2026-11-30T23']);
-  expect(preset('hour', 'Asia/Kolkata')).toEqual(['2026-10-31T18', '2026-11-01T00']);
+  expect(preset('hour', 'Asia/Kolkata')).toEqual(['2026-10-31T18:30', '2026-11-01T00:30']);
+  expect(preset('day', 'Asia/Kolkata')).toEqual(['2026-10-31T18:30', '2026-11-01T18:30']);
 });
 
 test('zones are those of the IANA database', () => {

@@ -1,0 +1,111 @@
+// Unique counts of the ledger against sets of values: they do not add up, over hours, shards or subjects.
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { QUANTITY_UNIT } from '../contract/quantity.ts';
+import { createTenant } from '../ledger/tenants.ts';
+import { quantityIn, readRawTotals, readUsageTotals, type TotalsWanted } from '../ledger/usage-totals.ts';
+import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
+import { createLog } from '../runtime/log.ts';
+import { migrateClickHouse, migratePostgres } from '../runtime/migrate.ts';
+import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
+import { startEngines } from './engines.ts';
+import { World, type Use } from './ledger-world.ts';
+
+const HOUR = 3_600_000;
+const OCTOBER = Date.UTC(2026, 9, 1);
+const OCTOBER_WINDOW = { start: OCTOBER, end: Date.UTC(2026, 10, 1) };
+/** More than one request takes. */
+const MANY = Array.from({ length: 2_500 }, (_, n) => `many-${n}`);
+
+let engines: Awaited<ReturnType<typeof startEngines>>;
+let pg: Postgres;
+let ch: ClickHouse;
+let world: World;
+const uses: Use[] = [];
+
+beforeAll(async () => {
+  engines = await startEngines({ postgres: true, clickhouse: true });
+  const log = createLog('test', 'silent');
+  pg = connectPostgres({
+    url: engines.databaseUrl,
+    name: 'test',
+    poolMax: 4,
+    log,
+    statementTimeoutMs: 20_000,
+  });
+  ch = connectClickHouse({ url: engines.clickhouseUrl, name: 'test', requestTimeoutMs: 20_000 });
+  const migrations = new URL('../ledger/migrations/', import.meta.url);
+  await migratePostgres(pg, { directory: migrations, schema: 'ledger' });
+  const schema = new URL('../aggregator/schema/', import.meta.url);
+  await migrateClickHouse(ch, { directory: schema, component: 'aggregator' });
+  world = new World(pg, ch);
+  await pg.transaction((tx) => createTenant(tx, { tenant: 't', name: 't', nowMs: OCTOBER }));
+  const meter = { eventType: 'use', valueProperty: 'user', groupBy: [] };
+  await world.define('t', { ...meter, key: 'users', aggregation: 'unique_count' }, OCTOBER);
+  await world.define('t', { ...meter, key: 'total', aggregation: 'sum' }, OCTOBER);
+  for (let n = 0; n < 300; n++) {
+    // The same 40 users come again in other hours, subjects and shards.
+    const subject = n % 3 === 0 ? MANY[(n * 37) % MANY.length]! : `s${n % 4}`;
+    const timeMs = OCTOBER + ((n * 13) % 1_000) * HOUR;
+    uses.push({ tenant: 't', type: 'use', subject, timeMs, data: { user: String((n * 7) % 40) } });
+  }
+  await world.count(uses);
+});
+afterAll(async () => {
+  await Promise.all([pg?.close(), ch?.close()]);
+  await engines?.stop();
+});
+
+const usersOf = (wanted: TotalsWanted, of: readonly Use[]): bigint =>
+  BigInt(
+    new Set(
+      of
+        .filter(
+          ({ subject, timeMs }) =>
+            wanted.subjects.includes(subject) && timeMs >= wanted.window.start && timeMs < wanted.window.end,
+        )
+        .map(({ data }) => data['user']),
+    ).size,
+  );
+
+test('a unique count is that of the values, over any subjects and window, beside what adds up', async () => {
+  const wanted: TotalsWanted[] = [
+    { subjects: ['s0'], window: OCTOBER_WINDOW },
+    { subjects: ['s0', 's1', 's2', 's3'], window: OCTOBER_WINDOW },
+    { subjects: ['s1', 's2'], window: { start: OCTOBER + 5 * HOUR, end: OCTOBER + 300 * HOUR } },
+    { subjects: MANY, window: OCTOBER_WINDOW },
+    { subjects: ['nobody'], window: OCTOBER_WINDOW },
+    { subjects: [], window: OCTOBER_WINDOW },
+  ];
+  const totals = await readUsageTotals(ch, 't', wanted);
+  expect(totals.map((byMeter) => quantityIn(byMeter.get('users'), 'unique_count'))).toEqual(
+    wanted.map((one) => usersOf(one, uses) * QUANTITY_UNIT),
+  );
+  expect(usersOf(wanted[3]!, uses)).toBeGreaterThan(20n);
+  expect(totals[0]?.get('total')).not.toHaveProperty('unique');
+});
+
+test('at a cut it is that of the events before it', async () => {
+  const cut = new Map(
+    (
+      await ch.rows<{ shard: number; position: string }>(
+        'SELECT shard, toString(position) AS position FROM watermark',
+      )
+    ).map(({ shard, position }) => [shard, BigInt(position)] as const),
+  );
+  const later: Use[] = Array.from({ length: 10 }, (_, n) => ({
+    tenant: 't',
+    type: 'use',
+    subject: 's0',
+    timeMs: OCTOBER + n * HOUR,
+    data: { user: String(1_000 + n) },
+  }));
+  await world.count(later);
+  for (const subjects of [['s0'], ['s0', 's1'], [...MANY, 's0']]) {
+    const one = { subjects, window: OCTOBER_WINDOW };
+    const users = async (at: ReadonlyMap<number, bigint>) =>
+      quantityIn((await readRawTotals(ch, { tenant: 't', ...one, cut: at })).get('users'), 'unique_count');
+    expect(await users(cut)).toBe(usersOf(one, uses) * QUANTITY_UNIT);
+    const all = new Map([...cut.keys()].map((shard) => [shard, 2n ** 63n]));
+    expect(await users(all)).toBe(usersOf(one, [...uses, ...later]) * QUANTITY_UNIT);
+  }
+});
