@@ -1,65 +1,194 @@
 #!/usr/bin/env node
-// `npm run faults -- --rounds N [--only NAME] [--seed S]`: crashes under load, counted afterwards.
+// `npm run faults`: everything that we know how to break, under load, counted afterwards.
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { seededRandom } from './random.ts';
-import { runScenario, SCENARIOS } from './edge.ts';
+import { FaultFailure, ROWS, runRow, type RowResult } from './run.ts';
+import type { Row } from './row.ts';
 
-const ROUNDS_DEFAULT = 200;
+const ROUNDS_DEFAULT = 300;
+/** Rounds of kill -9 for one round of every other row. */
+const KILLS_PER_ROUND = 15;
+const PARALLEL_DEFAULT = 2;
+const NAME_WIDTH = Math.max(...ROWS.map(({ name }) => name.length));
 
-const usage = `usage: npm run faults -- [--rounds N] [--only NAME] [--seed S]
+const usage = `usage: npm run faults -- [--rounds N] [--only NAME[,NAME]] [--seed S] [--from R] [--parallel P] [--short] [--list] [--json]
 
-Kills parts of a real Tallyline under load and counts what is left: every acknowledged event exactly once.
-N rounds in total (${ROUNDS_DEFAULT} by default) are spread over the scenarios:
+Breaks parts of a real Tallyline under load and counts what is left: every acknowledged event exactly once.
 
-${SCENARIOS.map(({ name, what }) => `  ${name.padEnd(20)} ${what}`).join('\n')}
+  --rounds N     rounds of kill -9, over the rows that only kill (${ROUNDS_DEFAULT} by default); every other row has one round
+                 for each ${KILLS_PER_ROUND} of them. With --only: rounds of each row that is named
+  --only NAMES   these rows alone
+  --seed S       decides what each round draws, by its row and number
+  --from R       begin with round R of each row: to see a failed round again
+  --parallel P   worlds at a time (${PARALLEL_DEFAULT} by default), each with engines of its own
+  --short        no round of minutes: without it the first round of a row about time takes up to two
+  --list         the rows, and what each of them says must hold
+  --json         the results as JSON on stdout
 `;
 
-async function main(): Promise<number> {
+const list = ROWS.map(({ name, holds }) => `${name.padEnd(NAME_WIDTH)}  ${holds}\n`).join('');
+
+interface Plan {
+  readonly row: Row;
+  readonly rounds: number;
+}
+
+interface Settings {
+  readonly plans: readonly Plan[];
+  readonly seed: number;
+  readonly from: number;
+  readonly parallel: number;
+  readonly short: boolean;
+  readonly json: boolean;
+}
+
+/** Kills are spread evenly, the rest to the first rows. */
+function planAll(rounds: number): Plan[] {
+  const kills = ROWS.filter((row) => row.kills);
+  return ROWS.map((row) => {
+    if (!row.kills) return { row, rounds: Math.max(1, Math.floor(rounds / KILLS_PER_ROUND)) };
+    const own = Math.floor(rounds / kills.length);
+    return { row, rounds: own + (kills.indexOf(row) < rounds % kills.length ? 1 : 0) };
+  }).filter(({ rounds: own }) => own > 0);
+}
+
+/** A number is what is wrong: the exit code, after the reason was printed. */
+function readSettings(): Settings | number {
   const { values } = parseArgs({
     options: {
       rounds: { type: 'string', default: String(ROUNDS_DEFAULT) },
       only: { type: 'string' },
       seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+      from: { type: 'string', default: '1' },
+      parallel: { type: 'string', default: String(PARALLEL_DEFAULT) },
+      short: { type: 'boolean', default: false },
+      list: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
-  const rounds = Number(values.rounds);
-  const seed = Number(values.seed);
-  const chosen = SCENARIOS.filter(({ name }) => values.only === undefined || name === values.only);
-  if (
-    values.help ||
-    chosen.length === 0 ||
-    !Number.isSafeInteger(rounds) ||
-    rounds < 1 ||
-    !Number.isSafeInteger(seed)
-  ) {
-    (values.help ? process.stdout : process.stderr).write(usage);
-    return values.help ? 0 : 64;
+  if (values.help || values.list) {
+    process.stdout.write(values.help ? usage : list);
+    return 0;
   }
-  process.stdout.write(`seed ${seed}\n`);
-  let left = rounds;
-  for (const [at, scenario] of chosen.entries()) {
-    const own = Math.ceil(left / (chosen.length - at));
-    left -= own;
-    if (own === 0) continue;
-    try {
-      const result = await runScenario(scenario, {
-        rounds: own,
-        random: seededRandom(seed + at),
-        onRound: (round) => process.stderr.write(`\r${scenario.name}: round ${round} of ${own}  `),
-      });
-      process.stderr.write('\r');
-      process.stdout.write(
-        `${scenario.name.padEnd(20)} ${own} rounds, ${result.recorded} events recorded and acknowledged, ` +
-          `${result.counted} counted, each once; ${result.seconds.toFixed(0)} s\n`,
-      );
-    } catch (error) {
-      process.stderr.write(`\n${scenario.name} FAILED (seed ${seed}, --only ${scenario.name}):\n`);
-      process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
-      return 1;
-    }
+  const [rounds, seed, from, parallel] = [values.rounds, values.seed, values.from, values.parallel].map(
+    Number,
+  );
+  for (const [name, value, least] of [
+    ['rounds', rounds!, 1],
+    ['seed', seed!, 0],
+    ['from', from!, 1],
+    ['parallel', parallel!, 1],
+  ] as const) {
+    if (Number.isSafeInteger(value) && value >= least) continue;
+    process.stderr.write(`--${name} must be a whole number from ${least} on\n\n${usage}`);
+    return 64;
   }
-  return 0;
+  const names = values.only?.split(',');
+  const unknown = names?.filter((name) => !ROWS.some((row) => row.name === name)) ?? [];
+  if (unknown.length > 0) {
+    process.stderr.write(`there is no row ${unknown.join(', ')}; there are:\n${list}`);
+    return 64;
+  }
+  const plans =
+    names === undefined
+      ? planAll(rounds!)
+      : ROWS.filter(({ name }) => names.includes(name)).map((row) => ({ row, rounds: rounds! }));
+  return { plans, seed: seed!, from: from!, parallel: parallel!, short: values.short, json: values.json };
 }
 
-process.exitCode = await main();
+/** One line that says where the rows are which run now; nothing where nobody watches. */
+class Progress {
+  readonly #now = new Map<string, string>();
+  #width = 0;
+
+  tell(name: string, state: string | null): void {
+    if (state === null) this.#now.delete(name);
+    else this.#now.set(name, state);
+    if (!process.stderr.isTTY) return;
+    const line = [...this.#now].map(([row, text]) => `${row} ${text}`).join('   ');
+    process.stderr.write(`\r${line.padEnd(this.#width)}`);
+    this.#width = line.length;
+  }
+
+  clear(): void {
+    if (process.stderr.isTTY) process.stderr.write(`\r${' '.repeat(this.#width)}\r`);
+  }
+}
+
+function rowLine({ name, rounds, events, seconds, skipped }: RowResult): string {
+  const cells = [
+    name.padEnd(NAME_WIDTH),
+    String(rounds).padStart(6),
+    String(events).padStart(9),
+    seconds.toFixed(0).padStart(7),
+  ];
+  return `${cells.join('  ')}  ${skipped === null ? 'each counted once' : `SKIPPED: ${skipped}`}\n`;
+}
+
+const TITLE = `${'row'.padEnd(NAME_WIDTH)}  rounds     events  seconds\n`;
+
+async function main(): Promise<number> {
+  const settings = readSettings();
+  if (typeof settings === 'number') return settings;
+  const { plans, seed, from, parallel, short, json } = settings;
+  const say = (text: string): void => void (json ? process.stderr : process.stdout).write(text);
+  say(`seed ${seed}\n${TITLE}`);
+
+  const keepFolder = join(process.cwd(), '.tallyline', 'faults');
+  const progress = new Progress();
+  const results: RowResult[] = [];
+  const failures: Error[] = [];
+  const waiting = [...plans];
+  const work = async (): Promise<void> => {
+    for (let plan = waiting.shift(); plan !== undefined && failures.length === 0; plan = waiting.shift()) {
+      const { row, rounds } = plan;
+      try {
+        const result = await runRow(row, {
+          seed,
+          from,
+          rounds,
+          keepFolder,
+          longFirst: !short,
+          onRound: ({ number }) => progress.tell(row.name, `${number - from + 1}/${rounds}`),
+        });
+        results.push(result);
+        progress.clear();
+        say(rowLine(result));
+      } catch (error) {
+        failures.push(error instanceof Error ? error : new Error(String(error)));
+        progress.clear();
+        const text = error instanceof FaultFailure ? error.message : String((error as Error).stack ?? error);
+        process.stderr.write(`FAILED ${text}\n`);
+      } finally {
+        progress.tell(row.name, null);
+      }
+    }
+  };
+  const startedMs = performance.now();
+  await Promise.all(Array.from({ length: parallel }, work));
+  progress.clear();
+
+  const sum = (of: (result: RowResult) => number): number =>
+    results.reduce((total, one) => total + of(one), 0);
+  const seconds = (performance.now() - startedMs) / 1_000;
+  const total = { rounds: sum(({ rounds }) => rounds), events: sum(({ events }) => events), seconds };
+  if (json) {
+    const errors = failures.map(({ message }) => message);
+    process.stdout.write(
+      `${JSON.stringify({ seed, ok: errors.length === 0, total, rows: results, errors })}\n`,
+    );
+  }
+  const skipped = results.filter((one) => one.skipped !== null).length;
+  say(
+    `${failures.length === 0 ? 'all held' : 'FAILED'}: ${total.rounds} rounds, ${total.events} events, ` +
+      `${seconds.toFixed(0)} s${skipped > 0 ? `; ${skipped} rows were SKIPPED` : ''}\n`,
+  );
+  return failures.length === 0 ? 0 : 1;
+}
+
+// What was begun ends with this process: engines by the kernel, mounts by their `exit` listeners.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+
+// A client that still tries for a world that has failed would keep the process for ever.
+process.exit(await main());
