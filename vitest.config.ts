@@ -12,7 +12,7 @@ export default defineConfig({
           name: 'unit',
           sequence: { groupOrder: 0 },
           include: [
-            '{contract,runtime,ingest,aggregator,ledger,billing-sync,client,local}/**/*.test.ts',
+            '{contract,runtime,ingest,aggregator,ledger,billing-sync,client,local,bench}/**/*.test.ts',
             ...fast,
           ],
         },
