@@ -4,6 +4,7 @@
  */
 export const CHECKS = [
   'rollup-equals-raw',
+  'groups-within-bound',
   'conservation',
   'counted-equals-raw-rows',
   'raw-identities-unique',

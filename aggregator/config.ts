@@ -14,8 +14,19 @@ export const fields = {
   }),
   ...logFields,
   owned: text('TALLYLINE_AGGREGATOR_SHARDS', {
-    describe: 'shards that this process counts: all, or such as 0-1,3',
+    describe: 'shards that this process may take: all, or such as 0-1,3',
     default: 'all',
+  }),
+  name: text('TALLYLINE_AGGREGATOR_NAME', {
+    describe:
+      'name among the aggregators, unique; started again under it, a process takes its shards at once, not after the TTL',
+    default: '',
+  }),
+  leaseTtlMs: integer('TALLYLINE_LEASE_TTL_MS', {
+    describe: 'after how long without a heartbeat others take the shards of an aggregator',
+    default: 5_000,
+    min: 300,
+    max: 600_000,
   }),
   threads: integer('TALLYLINE_AGGREGATOR_THREADS', {
     describe: 'worker threads',
@@ -48,10 +59,18 @@ export const fields = {
     max: 2 ** 31,
   }),
   dedupeKeysMax: integer('TALLYLINE_DEDUPE_KEYS_MAX', {
-    describe: 'identities kept in memory, over all shards; older ones are looked up in ClickHouse',
+    describe:
+      'identities kept exactly in memory, over all shards, at about 40 bytes each; older ones go into filters',
     default: 20_000_000,
     min: 1_000,
     max: 2_000_000_000,
+  }),
+  dedupeFilterBytesMax: integer('TALLYLINE_DEDUPE_FILTER_BYTES_MAX', {
+    describe:
+      'filters of older identities, over all shards, 2 bytes each; beyond, more is asked of ClickHouse',
+    default: 256 * MEBIBYTE,
+    min: 0,
+    max: 2 ** 40,
   }),
   rollupRowsMax: integer('TALLYLINE_ROLLUP_ROWS_MAX', {
     describe: 'rollup rows kept in memory, over all shards; others are loaded when they are needed',

@@ -23,13 +23,13 @@
  */
 import { BlockError, messageKind } from '../contract/block.ts';
 import { decodeMeterDefined, type MeterDefined } from '../contract/control.ts';
-import { MESSAGE_EVENTS, MESSAGE_METER, streamName } from '../contract/subjects.ts';
+import { MESSAGE_EVENTS, MESSAGE_METER } from '../contract/subjects.ts';
 import type { Log } from '../runtime/log.ts';
-import type { NatsLink } from '../runtime/nats.ts';
 import type { Backlog } from './backlog.ts';
-import { DedupeIndex } from './dedupe-index.ts';
+import { DedupeIndex } from './dedupe/index.ts';
 import type { LogMark } from './log-mark.ts';
 import type { Measurements } from './measurements.ts';
+import type { ShardLog, Timing } from './ports.ts';
 import { positionInShard } from './position-in-shard.ts';
 import type { Prepared } from './prepare.ts';
 import { LogLostError, readShard, type ReadMessage } from './read-shard.ts';
@@ -52,13 +52,18 @@ export type Decided = Read &
     | { readonly kind: 'unreadable'; readonly message: Uint8Array }
   );
 
-type Arrived = Read & { readonly answer: Promise<Exclude<Arrival, { kind: 'meter' }>> | Arrival };
+type Arrived = Read & {
+  readonly answer: Promise<Exclude<Arrival, { kind: 'meter' }>> | Arrival;
+  /** The answer, once it is there. */
+  ready?: Arrival;
+};
 type Arrival =
   | PrepareAnswer
   | { readonly kind: 'meter'; readonly message: Uint8Array; readonly defined: MeterDefined | null };
 
 export interface ConsumerOptions {
-  readonly link: NatsLink;
+  readonly shardLog: ShardLog;
+  readonly timing: Timing;
   readonly workers: Workers;
   readonly backlog: Backlog;
   readonly measurements: Measurements;
@@ -78,6 +83,7 @@ const AHEAD = 4;
 
 export class ShardConsumer {
   readonly shard: number;
+  readonly shardLog: ShardLog;
   state: Recovered;
   /** Decided and not taken by a flush, in log order. */
   readonly decided: Decided[] = [];
@@ -87,6 +93,8 @@ export class ShardConsumer {
   newestAcceptedMs: number;
   readonly #options: ConsumerOptions;
   readonly #arrived: Arrived[] = [];
+  /** How many blocks behind the next one were asked for together with it. */
+  #lookedUp = 0;
   /** Nothing more arrives: the reader has ended. */
   #allArrived = false;
   #wakeDecider: () => void = () => {};
@@ -95,14 +103,31 @@ export class ShardConsumer {
 
   constructor(shard: number, state: Recovered, options: ConsumerOptions) {
     this.shard = shard;
+    this.shardLog = options.shardLog;
     this.state = state;
     this.#options = options;
     this.lastDecided = state.watermark.sequence;
     this.newestAcceptedMs = state.watermark.acceptedAtMs;
   }
 
-  /** Runs until the signal. Throws what must not be gone over: a mistake of ours. */
+  /**
+   * Runs until the signal. Throws what must not be gone over: a mistake of ours. What was read and not decided is
+   * forgotten then; what was decided waits for the flusher, or for `forgetDecided`.
+   */
   async run(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#run(signal);
+    } finally {
+      for (const { bytes } of this.#arrived.splice(0)) this.#options.backlog.release(bytes);
+    }
+  }
+
+  /** Drops what was decided and not taken by a flush: another owner will read it again. */
+  forgetDecided(): void {
+    for (const { bytes } of this.decided.splice(0)) this.#options.backlog.release(bytes);
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
     const wake = (): void => {
       this.#wakeDecider();
       this.#wakeReader();
@@ -112,6 +137,7 @@ export class ShardConsumer {
     signal.addEventListener('abort', wake, { once: true });
     for (;;) {
       this.#allArrived = false;
+      this.#lookedUp = 0;
       const [loss] = await Promise.all([this.#read(signal), this.#decide(signal)]);
       if (loss === null) return;
       const { message: reason } = loss;
@@ -126,8 +152,9 @@ export class ShardConsumer {
   }
 
   /** A flush is durable. */
-  reached(watermark: Watermark): void {
+  reached(watermark: Watermark, last: LogMark): void {
     this.state.watermark = watermark;
+    this.state.last = last;
     this.#wakeDurable();
   }
 
@@ -141,17 +168,17 @@ export class ShardConsumer {
 
   /** Ends with the signal, or with what it found to be lost. */
   async #read(signal: AbortSignal): Promise<LogLostError | null> {
-    const { link, backlog, readBytesMax, workers, log } = this.#options;
+    const { shardLog, backlog, readBytesMax, workers, log, timing } = this.#options;
     const { watermark, beganBehind, last, streamCreated } = this.state;
     try {
-      const messages = readShard(link, {
-        stream: streamName(this.shard),
+      const messages = readShard(shardLog, {
         created: streamCreated,
         behind: watermark.sequence,
         last,
         holeAllowed: watermark.sequence === beganBehind,
         maxBytesInFlight: readBytesMax,
         log,
+        timing,
         signal,
       });
       for await (const message of messages) {
@@ -188,26 +215,32 @@ export class ShardConsumer {
             meters: registry.shared(),
             metersVersion: registry.version,
           })
-        : this.#control(mark.sequence, message);
+        : this.#control(mark, message);
+    const arrived: Arrived = { ...mark, bytes, answer };
     // A failure is met where the answer is awaited; until then it must not count as unhandled.
-    if (answer instanceof Promise) answer.catch(() => {});
-    this.#arrived.push({ ...mark, bytes, answer });
+    if (answer instanceof Promise)
+      answer.then(
+        (ready) => (arrived.ready = ready),
+        () => {},
+      );
+    else arrived.ready = answer;
+    this.#arrived.push(arrived);
     this.#wakeDecider();
   }
 
-  #control(sequence: number, message: Uint8Array<ArrayBuffer>): Arrival {
+  #control({ sequence, timeMs }: LogMark, message: Uint8Array<ArrayBuffer>): Arrival {
     const { log, measurements } = this.#options;
     if (messageKind(message) !== MESSAGE_METER) {
       return { kind: 'unreadable', reason: 'no message of ours', message };
     }
     try {
       const definition = decodeMeterDefined(message);
-      const outcome = this.state.registry.define(definition);
+      const outcome = this.state.registry.define(definition, timeMs);
       if (outcome === 'contradicts') {
         measurements.meterConflicts.inc();
         log.error(
           { shard: this.shard, sequence, meter: definition.meter.key },
-          'a meter is defined again in another way; the first definition stays',
+          'a definition of a meter contradicts one before it, or came too late for its first hour; it changes nothing',
         );
       }
       return { kind: 'meter', message, defined: outcome === 'new' ? definition : null };
@@ -227,7 +260,8 @@ export class ShardConsumer {
       }
       const answer = await arrived.answer;
       if (signal.aborted) return;
-      const decided = await this.#verdict(arrived, answer);
+      await this.#lookUp();
+      const decided = this.#verdict(arrived, answer);
       this.#arrived.shift();
       this.#wakeReader();
       this.decided.push(decided);
@@ -236,7 +270,35 @@ export class ShardConsumer {
     }
   }
 
-  async #verdict({ answer: _, ...read }: Arrived, answer: Arrival): Promise<Decided> {
+  /**
+   * Asks for what the index cannot tell of the next block, and of those behind it that are prepared too: a question
+   * costs the same for one block as for many.
+   */
+  async #lookUp(): Promise<void> {
+    if (this.#lookedUp > 0) {
+      this.#lookedUp -= 1;
+      return;
+    }
+    const { index } = this.state;
+    if (index.complete) return;
+    const words: number[] = [];
+    let blocks = 0;
+    for (const { ready } of this.#arrived) {
+      if (ready === undefined) break;
+      blocks += 1;
+      if (ready.kind !== 'prepared') continue;
+      const { identity } = ready.prepared.block;
+      for (const event of unknownIn(index, ready.prepared.block)) {
+        for (let word = 0; word < 4; word++) words.push(identity[event * 4 + word]!);
+      }
+    }
+    const events = Array.from({ length: words.length / 4 }, (_, at) => at);
+    if (events.length > 0) await this.#options.lookUp(this.state, Uint32Array.from(words), events);
+    this.#options.measurements.lookups.inc(events.length);
+    this.#lookedUp = blocks - 1;
+  }
+
+  #verdict({ answer: _, ready: __, ...read }: Arrived, answer: Arrival): Decided {
     if (answer.kind === 'meter') return { ...read, ...answer };
     const { backlog, measurements, log } = this.#options;
     const { sequence, bytes } = read;
@@ -251,13 +313,8 @@ export class ShardConsumer {
     }
     const { prepared } = answer;
     const { index, watermark } = this.state;
-    if (!index.complete) {
-      const unknown = unknownIn(index, prepared.block);
-      if (unknown.length > 0) await this.#options.lookUp(this.state, prepared.block.identity, unknown);
-      measurements.lookups.inc(unknown.length);
-    }
     const verdicts = decideBlock(index, prepared.block, prepared.refused, sequence);
-    index.rotate(positionInShard(watermark.sequence + 1, 0) - 1);
+    if (this.#lookedUp === 0) index.rotate(positionInShard(watermark.sequence + 1, 0) - 1);
     // A block can name many meters for each event: what it grew to counts too.
     const more = contributionBytes(prepared);
     backlog.add(more);

@@ -9,49 +9,43 @@
  * The order of the steps is the guarantee; a crash after each is told beside it. Every row's version is a
  * position of the log, so repeating a step, or the whole flush after a restart, writes the same rows.
  */
-import type { MeterDefined } from '../contract/control.ts';
 import { endOfMessage } from '../contract/position.ts';
-import type { FlushNotice } from '../contract/notice.ts';
-import { FLUSH_NOTICE } from '../contract/subjects.ts';
 import { VERDICTS } from '../contract/verdicts.ts';
-import type { ClickHouse } from '../runtime/clickhouse.ts';
-import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import type { NatsLink } from '../runtime/nats.ts';
 import type { Backlog } from './backlog.ts';
 import type { Decided, ShardConsumer } from './consume.ts';
 import { foldBlock } from './fold.ts';
-import { marksRow } from './incarnation-store.ts';
+import { OverflowWarnings } from './overflow-warnings.ts';
+import type { LogMark } from './log-mark.ts';
 import type { Measurements } from './measurements.ts';
 import type { Patience } from './patience.ts';
+import type { CountersOfShard, EncodedRows, MeterAt, Tables, Timing } from './ports.ts';
+import type { MeterHour } from './prepare.ts';
 import {
   encodeUnreadable,
-  EVENT_COLUMNS,
-  REFUSED_COLUMNS,
   soundTime,
   type DecidedBlock,
+  type Encoded,
   type RawRows,
   type UnreadableMessage,
 } from './raw-rows.ts';
-import { encodeRollups, ROLLUP_COLUMNS } from './rollup-columns.ts';
+import { encodeRollups } from './rollup-columns.ts';
 import { RollupRow } from './rollup-row.ts';
-import { counterRows, INSERT_SETTINGS, loadRollups, meterRow, watermarkRow } from './store.ts';
 import { fingerprintOf, type Watermark } from './watermark.ts';
 import type { Workers } from './workers.ts';
 
 export interface FlushOptions {
-  readonly ch: ClickHouse;
-  readonly link: NatsLink;
+  readonly tables: Tables;
   readonly workers: Workers;
   readonly backlog: Backlog;
   readonly patience: Patience;
   readonly measurements: Measurements;
-  readonly clock: Clock;
+  readonly timing: Timing;
   readonly log: Log;
   readonly intervalMs: number;
   readonly eventsMax: number;
   /** Called after each watermark, with what of a log is behind it. */
-  onWatermark(shard: number, watermark: Watermark, bytes: number): void;
+  onWatermark(consumer: ShardConsumer, watermark: Watermark, bytes: number): void;
 }
 
 interface Batch {
@@ -63,12 +57,19 @@ type EventsItem = Extract<Decided, { kind: 'events' }>;
 
 /** What a flush writes, gathered from its batches. */
 interface Derived {
-  rollups: { bodies: Uint8Array[]; rows: number };
+  rollups: EncodedRows[];
   unreadable: UnreadableMessage[];
-  received: object[];
-  verdicts: object[];
-  meters: object[];
-  watermarks: { consumer: ShardConsumer; watermark: Watermark; bytes: number }[];
+  received: CountersOfShard[];
+  verdicts: CountersOfShard[];
+  meters: MeterAt[];
+  watermarks: {
+    consumer: ShardConsumer;
+    shard: number;
+    watermark: Watermark;
+    /** The message at the watermark. */
+    last: LogMark;
+    bytes: number;
+  }[];
 }
 
 interface Gathered {
@@ -82,16 +83,45 @@ const ENCODE_EVENTS = 50_000;
 
 export class Flusher {
   readonly #options: FlushOptions;
-  readonly #consumers: readonly ShardConsumer[];
+  readonly #consumers = new Set<ShardConsumer>();
+  /** In how many flushes that were begun and did not end something of it is. */
+  readonly #flushing = new Map<ShardConsumer, number>();
+  readonly #overflowWarnings = new OverflowWarnings();
   #mark = 0;
   #startedMs = -Infinity;
   #wake: () => void = () => {};
-  #timer: NodeJS.Timeout | undefined;
+  #alarmed = false;
+  #abandon: (error: unknown) => void = () => {};
   #failed: { readonly error: unknown } | undefined;
+  /** No flush will be begun any more. */
+  #ended = false;
+  #waitingForEnd: (() => void)[] = [];
 
-  constructor(consumers: readonly ShardConsumer[], options: FlushOptions) {
-    this.#consumers = consumers;
+  constructor(options: FlushOptions) {
     this.#options = options;
+  }
+
+  get consumers(): ReadonlySet<ShardConsumer> {
+    return this.#consumers;
+  }
+
+  /** From now on what it decides is made durable. */
+  add(consumer: ShardConsumer): void {
+    this.#consumers.add(consumer);
+    this.#wake();
+  }
+
+  /**
+   * Lets a consumer go that does not run any more. What it has decided is made durable first, or dropped when
+   * somebody else is to read it again. When this resolves, no insert of this flusher with anything of it is running
+   * or will begin; unless the flusher has ended, with `flush` all of it is durable.
+   */
+  async remove(consumer: ShardConsumer, decided: 'flush' | 'drop'): Promise<void> {
+    if (decided === 'drop') consumer.forgetDecided();
+    while (this.#flushing.has(consumer) || (consumer.decided.length > 0 && !this.#ended)) {
+      await new Promise<void>((resolve) => this.#waitingForEnd.push(resolve));
+    }
+    this.#consumers.delete(consumer);
   }
 
   /** Something was decided. */
@@ -102,23 +132,61 @@ export class Flusher {
   async run(signal: AbortSignal): Promise<void> {
     signal.addEventListener('abort', () => this.#wake(), { once: true });
     let writing = Promise.resolve();
-    while (!signal.aborted) {
-      if (this.#failed !== undefined) throw this.#failed.error;
-      const waitMs = this.#dueInMs();
-      if (waitMs > 0) {
-        await this.#noticed(waitMs);
-        continue;
+    try {
+      while (!signal.aborted) {
+        this.#throwFailure();
+        const waitMs = this.#dueInMs();
+        if (waitMs > 0) {
+          await this.#noticed(waitMs, signal);
+          continue;
+        }
+        this.#startedMs = this.#options.timing.elapsedMs();
+        // The next flush is folded and encoded while ClickHouse takes the last one.
+        const batches = this.#take();
+        const gathered = await this.#orFailure(this.#gather(batches));
+        await writing;
+        // A watermark vouches for everything before it: behind a flush that failed nothing more is written.
+        this.#throwFailure();
+        writing = this.#write(gathered, this.#startedMs)
+          .catch((error: unknown) => this.#fail(error))
+          .finally(() => this.#end(batches));
       }
-      this.#startedMs = performance.now();
-      // The next flush is folded and encoded while ClickHouse takes the last one.
-      const gathered = await this.#gather(this.#take());
+    } finally {
       await writing;
-      writing = this.#write(gathered, this.#startedMs).catch((error: unknown) => {
-        this.#failed = { error };
-        this.#wake();
-      });
+      this.#ended = true;
+      // What was taken and never written is in no flush any more.
+      this.#flushing.clear();
+      this.#end([]);
     }
-    await writing;
+  }
+
+  #fail(error: unknown): void {
+    this.#failed ??= { error };
+    this.#wake();
+    this.#abandon(error);
+  }
+
+  /** What was begun, unless something else fails first: who is fenced out may never get an answer to a question. */
+  #orFailure<T>(begun: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#abandon = reject;
+      begun.then(resolve, reject);
+    });
+  }
+
+  #throwFailure(): void {
+    if (this.#failed !== undefined) throw this.#failed.error;
+  }
+
+  #end(batches: readonly Batch[]): void {
+    for (const { consumer } of batches) {
+      const others = (this.#flushing.get(consumer) ?? 1) - 1;
+      if (others === 0) this.#flushing.delete(consumer);
+      else this.#flushing.set(consumer, others);
+    }
+    const waiting = this.#waitingForEnd;
+    this.#waitingForEnd = [];
+    for (const resolve of waiting) resolve();
   }
 
   /** 0 when a flush is due, Infinity when there is nothing to flush. */
@@ -133,26 +201,31 @@ export class Flusher {
     }
     if (!any) return Infinity;
     // A backlog at its bound lets nothing more in: waiting for more would wait for ever.
-    const { backlog, eventsMax, intervalMs } = this.#options;
+    const { backlog, eventsMax, intervalMs, timing } = this.#options;
     if (events >= eventsMax || backlog.full) return 0;
-    return Math.max(0, this.#startedMs + intervalMs - performance.now());
+    return Math.max(0, this.#startedMs + intervalMs - timing.elapsedMs());
   }
 
-  async #noticed(waitMs: number): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
-      if (waitMs !== Infinity) this.#timer = setTimeout(resolve, Math.ceil(waitMs));
-    });
-    clearTimeout(this.#timer);
+  /** Waits so long, or until there is something to look at. */
+  async #noticed(waitMs: number, signal: AbortSignal): Promise<void> {
+    // One alarm at a time, however often a decision wakes: it can only be early, and then the next one is set.
+    if (waitMs !== Infinity && !this.#alarmed) {
+      this.#alarmed = true;
+      void this.#options.timing.sleep(Math.ceil(waitMs), signal).then(() => {
+        this.#alarmed = false;
+        this.#wake();
+      });
+    }
+    await new Promise<void>((resolve) => (this.#wake = resolve));
   }
 
   /** Takes decided blocks off the shards, in log order, evenly, up to the bound of a flush. */
   #take(): Batch[] {
-    const taken = this.#consumers.map((consumer) => ({ consumer, items: [] as Decided[] }));
+    const all = Array.from(this.#consumers, (consumer) => ({ consumer, items: [] as Decided[] }));
     let events = 0;
     for (let more = true; more && events < this.#options.eventsMax;) {
       more = false;
-      for (const { consumer, items } of taken) {
+      for (const { consumer, items } of all) {
         const item = consumer.decided[items.length];
         if (item === undefined) continue;
         items.push(item);
@@ -160,8 +233,12 @@ export class Flusher {
         more = true;
       }
     }
-    for (const { consumer, items } of taken) consumer.decided.splice(0, items.length);
-    return taken.filter(({ items }) => items.length > 0);
+    const taken = all.filter(({ items }) => items.length > 0);
+    for (const { consumer, items } of taken) {
+      consumer.decided.splice(0, items.length);
+      this.#flushing.set(consumer, (this.#flushing.get(consumer) ?? 0) + 1);
+    }
+    return taken;
   }
 
   /**
@@ -169,14 +246,14 @@ export class Flusher {
    * a crash after that leaves marks of messages that are read again.
    */
   async #gather(batches: readonly Batch[]): Promise<Gathered> {
-    const marked = this.#insertRows(
-      'log_marks',
-      batches.map(({ consumer, items }) =>
-        marksRow(consumer.shard, consumer.state.incarnation, items, this.#options.clock.now()),
-      ),
-    );
-    // A failure is met below; until then it must not count as unhandled.
-    marked.catch(() => {});
+    const { tables, timing } = this.#options;
+    const marks = batches.map(({ consumer, items }) => ({
+      shard: consumer.shard,
+      incarnation: consumer.state.incarnation,
+      marks: items,
+    }));
+    const marked = this.#insert('log_marks', marks.length, () => tables.insertMarks(marks, timing.now()));
+    marked.catch((error: unknown) => this.#fail(error));
     const rows = await this.#rowsOf(batches);
     const derived = this.#derive(batches, rows);
     const raw = await this.#encodeRaw(batches);
@@ -185,52 +262,47 @@ export class Flusher {
   }
 
   async #write({ batches, derived, raw }: Gathered, startedMs: number): Promise<void> {
-    const { ch, patience, measurements } = this.#options;
+    const { tables, timing, measurements } = this.#options;
 
     // 1. Raw rows: the truth comes first, with the definitions that it is read with. The marks of the messages
     //    are there already. A crash after this reads the same events again, finds them in the index at their own
     //    positions, and writes them again as the same rows. Should the broker have lost the messages by then, the
     //    marks tell, and these rows are what the next step is made up from (incarnation.ts).
-    const events = raw.flatMap((part) => (part.events.body === null ? [] : [part.events]));
+    const shards = batches.map(({ consumer }) => consumer.shard);
+    const events = withRows(raw.map((part) => part.events));
     await Promise.all([
-      this.#insert('events', EVENT_COLUMNS, events),
-      this.#insertRows('meters', derived.meters),
+      this.#insert('events', rowsOf(events), () => tables.insertEvents(events, shards)),
+      this.#insert('meters', derived.meters.length, () => tables.insertMeters(derived.meters)),
     ]);
 
-    // 2. What follows from the log up to here, each table for itself: rollups, refusals, counters. A crash
-    //    leaves some of it at positions beyond the watermark. All of it is absolute: the replay finds those
-    //    positions in the rows and adds nothing, and writes what is missing.
-    const refused = raw.flatMap((part) => (part.refused.body === null ? [] : [part.refused]));
+    // 2. What was refused, whole: behind the raw rows that it contradicts, and before the counters that count it.
+    //    A crash after this, or in between, reads it again and writes the same rows.
+    const refused = withRows(raw.map((part) => part.refused));
     if (derived.unreadable.length > 0) {
       refused.push({ rows: derived.unreadable.length, body: encodeUnreadable(derived.unreadable) });
     }
+    await this.#insert('refused_events', rowsOf(refused), () => tables.insertRefused(refused, shards));
+
+    // 3. What follows from the log up to here, each table for itself: rollups and counters. A crash leaves some of
+    //    it at positions beyond the watermark, and of no event that has not its row. All of it is absolute: the
+    //    replay finds those positions in the rows and adds nothing, and writes what is missing.
+    const { rollups, received, verdicts, watermarks } = derived;
     await Promise.all([
-      this.#insert(
-        'rollup_hour',
-        ROLLUP_COLUMNS,
-        derived.rollups.bodies.map((body, at) => ({ body, rows: at === 0 ? derived.rollups.rows : 0 })),
-      ),
-      this.#insert('refused_events', REFUSED_COLUMNS, refused),
-      this.#insertRows('received_totals', derived.received),
-      this.#insertRows('verdict_totals', derived.verdicts),
+      this.#insert('rollup_hour', rowsOf(rollups), () => tables.insertRollups(rollups, shards)),
+      this.#insert('received_totals', countersOf(received), () => tables.insertReceived(received)),
+      this.#insert('verdict_totals', countersOf(verdicts), () => tables.insertVerdicts(verdicts)),
     ]);
 
-    // 3. The watermark: from now on a restart begins behind these messages. It vouches for everything above,
+    // 4. The watermark: from now on a restart begins behind these messages. It vouches for everything above,
     //    so it is written only after all of it was acknowledged.
-    const flushedAtMs = this.#options.clock.now();
-    await patience.until('watermarks', () =>
-      ch.insertJson(
-        'watermarks',
-        derived.watermarks.map(({ consumer, watermark }) =>
-          watermarkRow(consumer.shard, watermark, flushedAtMs),
-        ),
-      ),
+    const flushedAtMs = timing.now();
+    await this.#insert('watermarks', watermarks.length, () =>
+      tables.insertWatermarks(watermarks, flushedAtMs),
     );
-    measurements.rows.inc({ table: 'watermarks' }, derived.watermarks.length);
 
-    // 4. Tell. A crash before this delays the ledger until it asks by itself.
+    // 5. Tell. A crash before this delays the ledger until it asks by itself.
     this.#tell(batches, derived);
-    measurements.flush.observe((performance.now() - startedMs) / 1_000);
+    measurements.flush.observe((timing.elapsedMs() - startedMs) / 1_000);
   }
 
   /**
@@ -238,13 +310,14 @@ export class Flusher {
    * in ClickHouse and are not in memory are asked for, all at once.
    */
   async #rowsOf(batches: readonly Batch[]): Promise<Map<EventsItem, RollupRow[]>> {
-    const { ch, patience } = this.#options;
+    const { tables } = this.#options;
     const rows = new Map<EventsItem, RollupRow[]>();
     for (const { consumer, items } of batches) {
       const { rollups, incarnation } = consumer.state;
+      const placed = await this.#placed(consumer, eventsIn(items));
       const asked = new Set<string>();
-      for (const item of eventsIn(items)) {
-        for (const key of item.prepared.contributions.keys) {
+      for (const keys of placed.values()) {
+        for (const key of keys) {
           if (rollups.get(key) !== undefined || asked.has(key)) continue;
           const row = new RollupRow(key);
           if (rollups.mustBeNew(row.parts.hourSeconds)) rollups.add(row);
@@ -252,8 +325,8 @@ export class Flusher {
         }
       }
       if (asked.size > 0) {
-        const stored = await patience.until('rollups of a flush', () =>
-          loadRollups(ch, consumer.shard, incarnation, [...asked]),
+        const stored = await this.#until('rollups of a flush', () =>
+          tables.loadRollups(consumer.shard, incarnation, [...asked]),
         );
         for (const row of stored) {
           rollups.add(row);
@@ -261,8 +334,7 @@ export class Flusher {
         }
         for (const key of asked) rollups.add(new RollupRow(key));
       }
-      for (const item of eventsIn(items)) {
-        const { keys } = item.prepared.contributions;
+      for (const [item, keys] of placed) {
         rows.set(
           item,
           keys.map((key) => rollups.get(key)!),
@@ -272,11 +344,44 @@ export class Flusher {
     return rows;
   }
 
+  /** The keys of each block's rows, once it is known which groups have rows of their own (group-book.ts). */
+  async #placed(
+    { shard, state }: ShardConsumer,
+    items: readonly EventsItem[],
+  ): Promise<Map<EventsItem, readonly string[]>> {
+    const { tables } = this.#options;
+    const { groups } = state.rollups;
+    const blocks = items.map(({ verdicts, prepared: { contributions } }) => ({ verdicts, contributions }));
+    const unknown = groups.unknown(blocks);
+    if (unknown.length > 0) {
+      const texts = unknown.map(({ text }) => text);
+      groups.enter(unknown, await this.#until('groups of a flush', () => tables.loadGroups(shard, texts)));
+    }
+    return new Map(
+      items.map((item, at) => {
+        const { keys, overflowed } = groups.place(blocks[at]!);
+        for (const [hour, count] of overflowed) this.#tellOverflow(shard, hour, count);
+        return [item, keys];
+      }),
+    );
+  }
+
+  #tellOverflow(shard: number, hour: MeterHour, count: number): void {
+    const { measurements, log, timing } = this.#options;
+    measurements.overflowed.inc(count);
+    if (!this.#overflowWarnings.isDue(hour, timing.now())) return;
+    const [tenant, meter] = JSON.parse(hour.text) as [string, string];
+    log.warn(
+      { shard, tenant, meter, groupsMax: hour.groupsMax },
+      'a meter has more groups in an hour than its bound: further ones are counted together as __overflow__',
+    );
+  }
+
   /** Folds and counts, and gathers what is to be written besides the raw rows. */
   #derive(batches: readonly Batch[], rows: ReadonlyMap<EventsItem, readonly RollupRow[]>): Derived {
     const mark = ++this.#mark;
     const derived: Derived = {
-      rollups: { bodies: [], rows: 0 },
+      rollups: [],
       unreadable: [],
       received: [],
       verdicts: [],
@@ -305,17 +410,22 @@ export class Flusher {
           derived.unreadable.push({ shard, incarnation, sequence, timeMs, message });
           tally.countUnreadable(sequence);
         } else if (item.defined !== null) {
-          derived.meters.push(meterOf(shard, incarnation, item.sequence, item.defined));
+          const { sequence, defined } = item;
+          derived.meters.push({ shard, position: endOfMessage(incarnation, sequence), defined });
         }
       }
       if (touched.length > 0) {
-        derived.rollups.bodies.push(encodeRollups(shard, incarnation, touched));
-        derived.rollups.rows += touched.length;
+        derived.rollups.push({ rows: touched.length, body: encodeRollups(shard, incarnation, touched) });
       }
-      const counters = counterRows(shard, incarnation, tally.takeChanged());
-      derived.received.push(...counters.received);
-      derived.verdicts.push(...counters.verdicts);
-      derived.watermarks.push({ consumer, watermark: watermarkAfter(items, consumer), bytes });
+      // Copies: the next flush counts on while this one is written, and inserts are made again.
+      const changed = tally.takeChanged().map((counter) => ({ ...counter }));
+      const received = changed.filter(({ verdict }) => verdict === '');
+      const verdicts = changed.filter(({ verdict }) => verdict !== '');
+      derived.received.push({ shard, incarnation, counters: received });
+      derived.verdicts.push({ shard, incarnation, counters: verdicts });
+      const { sequence, timeMs, checksum } = items.at(-1)!;
+      const last = { sequence, timeMs, checksum };
+      derived.watermarks.push({ consumer, shard, watermark: watermarkAfter(items, consumer), last, bytes });
     }
     return derived;
   }
@@ -341,43 +451,36 @@ export class Flusher {
     return Promise.all(jobs.map((blocks) => this.#options.workers.encode(blocks)));
   }
 
-  /** One insert of several Native blocks. */
-  async #insert(
-    table: string,
-    columns: readonly string[],
-    parts: readonly { readonly rows: number; readonly body: Uint8Array | null }[],
-  ): Promise<void> {
-    const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+  /** As often as it takes, as long as nothing has failed for good. */
+  #until<T>(what: string, request: () => Promise<T>): Promise<T> {
+    return this.#options.patience.until(what, async () => {
+      this.#throwFailure();
+      return request();
+    });
+  }
+
+  async #insert(table: string, rows: number, insert: () => Promise<void>): Promise<void> {
     if (rows === 0) return;
-    const bodies = parts.map(({ body }) => body!);
-    const { ch, patience, measurements } = this.#options;
-    await patience.until(table, () => ch.insertNative(table, columns, bodies, rows, INSERT_SETTINGS));
+    const { measurements } = this.#options;
+    await this.#until(table, insert);
     measurements.rows.inc({ table }, rows);
   }
 
-  async #insertRows(table: string, rows: readonly object[]): Promise<void> {
-    if (rows.length === 0) return;
-    const { ch, patience, measurements } = this.#options;
-    await patience.until(table, () => ch.insertJson(table, rows));
-    measurements.rows.inc({ table }, rows.length);
-  }
-
   #tell(batches: readonly Batch[], derived: Derived): void {
-    const { link, backlog, measurements, onWatermark, log } = this.#options;
-    for (const { consumer, watermark, bytes } of derived.watermarks) {
+    const { backlog, measurements, onWatermark, log, timing } = this.#options;
+    for (const { consumer, watermark, last, bytes } of derived.watermarks) {
       consumer.state.rollups.trim();
-      consumer.reached(watermark);
+      consumer.reached(watermark, last);
       backlog.release(bytes);
       const position = endOfMessage(watermark.incarnation, watermark.sequence).toString();
-      const notice: FlushNotice = { shard: consumer.shard, position };
       try {
-        link.nc.publish(FLUSH_NOTICE, new TextEncoder().encode(JSON.stringify(notice)));
+        consumer.shardLog.tell({ shard: consumer.shard, position });
       } catch (error) {
         log.debug({ error }, 'a flush notice was not sent');
       }
-      onWatermark(consumer.shard, watermark, bytes);
+      onWatermark(consumer, watermark, bytes);
     }
-    const now = this.#options.clock.now();
+    const now = timing.now();
     const byVerdict = new Float64Array(VERDICTS.length);
     for (const { items } of batches) {
       for (const { verdicts, prepared } of eventsIn(items)) {
@@ -402,8 +505,16 @@ function eventsIn(items: readonly Decided[]): EventsItem[] {
   return items.filter((item) => item.kind === 'events');
 }
 
-function meterOf(shard: number, incarnation: number, sequence: number, defined: MeterDefined): object {
-  return meterRow(shard, endOfMessage(incarnation, sequence), defined);
+function rowsOf(parts: readonly EncodedRows[]): number {
+  return parts.reduce((sum, { rows }) => sum + rows, 0);
+}
+
+function withRows(parts: readonly Encoded[]): EncodedRows[] {
+  return parts.flatMap(({ rows, body }) => (body === null ? [] : [{ rows, body }]));
+}
+
+function countersOf(shards: readonly CountersOfShard[]): number {
+  return shards.reduce((sum, { counters }) => sum + counters.length, 0);
 }
 
 /** Must run before the blocks' memory goes to the workers: it reads the last message. */

@@ -4,6 +4,7 @@ import { formatQuantity, quantityOf, type Quantity } from '../contract/quantity.
 import { mergeTotals, totalsOf, type Totals } from '../contract/rollup.ts';
 import { foldBlock } from './fold.ts';
 import { packed, positionInShard } from './position-in-shard.ts';
+import { NO_GROUPS } from './group-book.ts';
 import { WIDE } from './prepare.ts';
 import { RollupRow } from './rollup-row.ts';
 import { COUNTED, DUPLICATE } from './verdict.ts';
@@ -58,6 +59,7 @@ function fold(rows: RollupRow[], log: readonly (readonly Value[])[], blocks: rea
           ),
           scale: Uint8Array.from(events, ({ value }) => (typeof value === 'bigint' ? WIDE : value.scale)),
           wide,
+          groups: NO_GROUPS,
         },
       },
       rows,

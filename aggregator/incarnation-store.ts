@@ -1,17 +1,10 @@
 /** What ClickHouse keeps of the incarnations of a log, and what it works out when one ends. See incarnation.ts. */
-import { packPosition, unpackPosition } from '../contract/position.ts';
-import type { ClickHouse } from '../runtime/clickhouse.ts';
+import { OVERFLOW_GROUP } from '../contract/meter.ts';
+import { unpackPosition } from '../contract/position.ts';
+import { guardPredicate, type ClickHouse, type Guard } from '../runtime/clickhouse.ts';
+import type { Beginning, Unfinished } from './incarnation-rows.ts';
 import type { LogMark } from './log-mark.ts';
-import { dateTime } from './store.ts';
-import type { Watermark } from './watermark.ts';
-
-/** An incarnation as it began: the watermark that it began with, and where the one before it ended. */
-export interface Beginning {
-  readonly watermark: Watermark;
-  /** Up to which sequence the incarnation before it was counted. */
-  readonly sequenceBefore: number;
-  readonly reason: string;
-}
+import { dateTime } from './rows.ts';
 
 /** In order. The first incarnation of a shard from before there were any may be missing. */
 export async function loadBeginnings(ch: ClickHouse, shard: number): Promise<Beginning[]> {
@@ -47,38 +40,20 @@ export function saveBeginning(
   shard: number,
   { watermark, sequenceBefore, reason }: Beginning,
   nowMs: number,
+  fence: Guard,
 ): Promise<void> {
-  return ch.insertJson('incarnations', [
-    {
-      shard,
-      incarnation: watermark.incarnation,
-      sequence: watermark.sequence,
-      sequence_before: sequenceBefore,
-      stream_created: watermark.streamCreated,
-      fingerprint: watermark.fingerprint,
-      accepted_at: dateTime(watermark.acceptedAtMs),
-      began_at: dateTime(nowMs),
-      reason,
-    },
-  ]);
-}
-
-/** A row of `log_marks`. The marks are those of consecutive sequences. */
-export function marksRow(
-  shard: number,
-  incarnation: number,
-  marks: readonly LogMark[],
-  nowMs: number,
-): object {
-  return {
+  const row = {
     shard,
-    incarnation,
-    first_sequence: marks[0]!.sequence,
-    last_sequence: marks.at(-1)!.sequence,
-    stored_ms: marks.map(({ timeMs }) => timeMs),
-    checksums: marks.map(({ checksum }) => checksum),
-    written_at: Math.floor(nowMs / 1_000),
+    incarnation: watermark.incarnation,
+    sequence: watermark.sequence,
+    sequence_before: sequenceBefore,
+    stream_created: watermark.streamCreated,
+    fingerprint: watermark.fingerprint,
+    accepted_at: dateTime(watermark.acceptedAtMs),
+    began_at: dateTime(nowMs),
+    reason,
   };
+  return ch.insertJson('incarnations', [row], fence);
 }
 
 /** The mark of the highest sequence that the incarnation has read, as far as anything was written of it. */
@@ -119,51 +94,37 @@ export async function loadMarksAt(
   }));
 }
 
-/**
- * The first position of an incarnation. No event can have it, since sequences begin with 1: it is the version of
- * what ends the incarnation before, above all of that one and below all of this one.
- */
-export function closingPosition(incarnation: number): bigint {
-  return packPosition(incarnation, 0, 0);
-}
-
-/** The rows of one incarnation behind its watermark. */
-export interface Unfinished {
-  readonly shard: number;
-  /** The position of its watermark. */
-  readonly behind: bigint;
-  /** The closing position. */
-  readonly until: bigint;
-}
-
 // The totals of every hour that has raw rows behind the watermark, from all raw rows of the hour. What a row holds
 // is the same whether it was rolled up before or is now, so its version is that of its newest event, as always.
-// The contributions are those of checks/rollup-equals-raw.sql.
+// Which groups have rows of their own is a function of the raw rows too: the first of the log, as group-book.ts tells.
 const FINISH_ROLLUPS = `
   INSERT INTO rollup_hour (tenant, meter, subject, hour, dimensions, shard, value_count, value_sum, value_min,
     value_max, value_latest, latest_time, latest_position, position)
-  SELECT tenant, meter, subject, hour, dimensions, {shard:UInt16} AS of_shard, count() AS n, sum(value) AS total,
-    min(value) AS least, max(value) AS most, argMax(value, (time, place)) AS newest_value, max(time) AS newest_time,
-    argMax(place, (time, place)) AS newest_place, max(place) AS version
-  FROM (
-    SELECT e.tenant AS tenant, d.meter AS meter, e.subject AS subject, e.hour AS hour,
-      arrayMap(path -> substringUTF8(e.data[path], 1, 256), d.group_by) AS dimensions,
-      e.time AS time, e.position AS place,
-      if(d.aggregation = 'count', toDecimal128(1, 9), toDecimal128OrZero(e.data[d.value_property], 9)) AS value
-    FROM (
-      SELECT tenant, type, subject, hour, time, data, position FROM events FINAL
-      WHERE shard = {shard:UInt16} AND position < {until:UInt64} AND (tenant, hour, subject) IN (
-        SELECT tenant, hour, subject FROM events
-        WHERE shard = {shard:UInt16} AND position > {behind:UInt64} AND position < {until:UInt64})
-    ) AS e
-    INNER JOIN (
-      SELECT tenant, meter, event_type, aggregation, value_property, group_by, position FROM meters FINAL
-      WHERE shard = {shard:UInt16} AND position < {until:UInt64}
-    ) AS d ON d.tenant = e.tenant AND d.event_type = e.type
-    WHERE e.position > d.position
-  )
-  GROUP BY tenant, meter, subject, hour, dimensions
-  HAVING version > {behind:UInt64}
+  SELECT tenant, meter, subject, hour,
+    if((tenant, meter, hour, dimensions) IN (
+      SELECT tenant, meter, hour, arrayJoin(arraySlice(
+        arrayMap(one -> one.2, arraySort(groupArray((first_position, dimensions)))), groups_max + 1))
+      FROM (
+        SELECT tenant, meter, hour, dimensions, groups_max, min(position) AS first_position
+        FROM contributions
+        WHERE shard = {shard:UInt16} AND position < {until:UInt64} AND (tenant, hour) IN (
+            SELECT tenant, hour FROM events
+            WHERE shard = {shard:UInt16} AND position > {behind:UInt64} AND position < {until:UInt64})
+          AND notEmpty(dimensions) AND NOT has(dimensions, '${OVERFLOW_GROUP}')
+        GROUP BY tenant, meter, hour, dimensions, groups_max
+      )
+      GROUP BY tenant, meter, hour, groups_max
+      HAVING count() > groups_max
+    ), arrayMap(one -> '${OVERFLOW_GROUP}', dimensions), dimensions) AS placed,
+    {shard:UInt16} AS of_shard, count() AS n, sum(quantity) AS total, min(quantity) AS least, max(quantity) AS most,
+    argMax(quantity, (time, position)) AS newest_value, max(time) AS newest_time,
+    argMax(position, (time, position)) AS newest_place, max(position) AS version
+  FROM contributions
+  WHERE shard = {shard:UInt16} AND position < {until:UInt64} AND (tenant, hour, subject) IN (
+    SELECT tenant, hour, subject FROM events
+    WHERE shard = {shard:UInt16} AND position > {behind:UInt64} AND position < {until:UInt64})
+  GROUP BY tenant, meter, subject, hour, placed
+  HAVING version > {behind:UInt64} AND FENCE
   SETTINGS optimize_on_insert = 0, max_partitions_per_insert_block = 0`;
 
 // What has a row behind the watermark was judged. A counter that was written by the same flush has it already: then
@@ -185,7 +146,7 @@ const FINISH_VERDICTS = `
       position AS known_until
     FROM verdict_totals FINAL WHERE shard = {shard:UInt16}
   ) AS known USING (tenant, verdict, code)
-  WHERE place > known_until
+  WHERE place > known_until AND FENCE
   GROUP BY tenant, verdict, code
   SETTINGS join_use_nulls = 0`;
 
@@ -203,14 +164,15 @@ const FINISH_RECEIVED = `
     )
     GROUP BY tenant
   )
-  WHERE judged != received`;
+  WHERE judged != received AND FENCE`;
 
 /** Makes rollups and counters agree with the raw and refused rows of an incarnation. Repeating it changes nothing. */
-export async function finishIncarnation(ch: ClickHouse, rows: Unfinished): Promise<void> {
-  const params = { shard: rows.shard, behind: rows.behind.toString(), until: rows.until.toString() };
-  await ch.command(FINISH_ROLLUPS, params);
-  await ch.command(FINISH_VERDICTS, params);
-  await ch.command(FINISH_RECEIVED, params);
+export async function finishIncarnation(ch: ClickHouse, rows: Unfinished, fence: Guard): Promise<void> {
+  const { shard, behind, until } = rows;
+  const params = { shard, behind: behind.toString(), until: until.toString(), ...fence.params };
+  for (const sql of [FINISH_ROLLUPS, FINISH_VERDICTS, FINISH_RECEIVED]) {
+    await ch.command(sql.replace('FENCE', guardPredicate(fence)), params);
+  }
 }
 
 /** How many events stand behind the watermark of an incarnation, and up to which sequence: for the log. */

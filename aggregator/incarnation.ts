@@ -28,8 +28,8 @@
  *    the broker has found its data again, because positions of the new incarnation may be in use.
  * 2. Wait for inserts that a killed process left running, or rows could appear behind our back.
  * 3. Finish the old incarnation: the rollups of all hours with raw rows behind the watermark, from raw rows; the
- *    counters, from raw and refused rows; received is their sum. A flush writes meters and raw rows first, so no
- *    rollup or counter there holds an event without its raw row.
+ *    counters, from raw and refused rows; received is their sum. A flush writes meters and raw rows first, then
+ *    what was refused, so no rollup or counter there holds an event without its row.
  * 4. Write the watermark of the new incarnation. It is higher than every position of the old one, so from now on it
  *    vouches for all of it.
  *
@@ -39,26 +39,10 @@
  * (checks/rollup-equals-raw.sql finds it). Let one process count a shard.
  */
 import { endOfMessage, INCARNATION_MAX } from '../contract/position.ts';
-import { streamName } from '../contract/subjects.ts';
-import type { ClickHouse } from '../runtime/clickhouse.ts';
-import type { Clock } from '../runtime/clock.ts';
-import type { NatsLink } from '../runtime/nats.ts';
-import { sleep } from '../runtime/retry.ts';
-import {
-  closingPosition,
-  countUnfinished,
-  finishIncarnation,
-  loadBeginnings,
-  loadMarksAt,
-  loadNewestMark,
-  marksRow,
-  runningInserts,
-  saveBeginning,
-  type Beginning,
-} from './incarnation-store.ts';
-import { messageAt, sameMark, streamFacts, type LogMark, type StreamFacts } from './log-mark.ts';
-import { loadCountedTo, loadWatermark, watermarkRow } from './store.ts';
+import { closingPosition, type Beginning } from './incarnation-rows.ts';
+import { sameMark, type LogMark, type StoredMessage, type StreamFacts } from './log-mark.ts';
 import type { Loss } from './loss.ts';
+import type { ShardLog, Tables, Timing } from './ports.ts';
 import { survivingPrefix } from './surviving-prefix.ts';
 import { fingerprintOf, IncarnationError, lossOf, type Watermark } from './watermark.ts';
 
@@ -70,35 +54,41 @@ export interface Standing {
   readonly watermark: Watermark;
   /** The sequence behind which the incarnation began. */
   readonly beganBehind: number;
-  /** The message at the watermark, as it stands in the log; null when there is none. */
+  /**
+   * The newest message that any table speaks of, as it stands in the log: at the watermark, or ahead of it when a
+   * flush has crashed. Null when there is none. As long as it is there, everything before it is as it was; rows at
+   * these positions may be there already, so whoever reads on must know of it.
+   */
   readonly last: LogMark | null;
   /** Null when the log is the one that was counted. */
   readonly loss: Loss | null;
 }
 
 export interface IncarnationOptions {
-  readonly ch: ClickHouse;
-  readonly link: NatsLink;
+  readonly tables: Tables;
+  readonly shardLog: ShardLog;
   readonly shard: number;
-  readonly clock: Clock;
+  readonly timing: Timing;
   readonly signal: AbortSignal;
 }
 
 /** @throws IncarnationError when nothing that could be done would be right. */
 export async function findStanding(o: IncarnationOptions): Promise<Standing> {
-  const { ch, link, shard } = o;
+  const { tables, shardLog, shard } = o;
   for (;;) {
     // The tables first and then the stream, which can only be ahead of what anybody has written.
-    const beginnings = await loadBeginnings(ch, shard);
-    const stored = await loadWatermark(ch, shard);
+    const beginnings = await tables.loadBeginnings(shard);
+    const stored = await tables.loadWatermark(shard);
     const begun = beginnings.at(-1)?.watermark;
-    const watermark = stored ?? begun ?? (await beginFirst(o));
+    // Without a watermark nothing was read yet but in the first incarnation: later ones write theirs first.
+    const watermark = stored ?? beginnings[0]?.watermark ?? (await beginFirst(o));
+    if (watermark === null) continue;
     const beginning = beginnings.find((one) => one.watermark.incarnation === watermark.incarnation);
     const beganBehind = beginning?.watermark.sequence ?? 0;
-    const newest = await loadNewestMark(ch, shard, watermark.incarnation);
-    const countedTo = await loadCountedTo(ch, shard);
-    const stream = await streamFacts(link, streamName(shard));
-    const at = await messageAt(link, stream.name, watermark.sequence);
+    const newest = await tables.loadNewestMark(shard, watermark.incarnation);
+    const countedTo = await tables.loadCountedTo(shard);
+    const stream = await shardLog.facts();
+    const at = await shardLog.messageAt(watermark.sequence);
 
     const interrupted = begun !== undefined && begun.incarnation > watermark.incarnation;
     const reason = interrupted
@@ -107,25 +97,35 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
           { watermark, newest, countedTo, beganBehind },
           {
             ...stream,
-            atNewest: newest === null ? null : await messageAt(link, stream.name, newest.sequence),
+            atNewest: newest === null ? null : await shardLog.messageAt(newest.sequence),
             fingerprintAtWatermark: at === null ? null : fingerprintOf(at.message),
-            hasNext: (await messageAt(link, stream.name, watermark.sequence + 1)) !== null,
+            hasNext: (await shardLog.messageAt(watermark.sequence + 1)) !== null,
           },
         );
-    if (reason === null) return { watermark, beganBehind, last: at, loss: null };
+    if (reason === null) {
+      const last = newest !== null && newest.sequence > watermark.sequence ? newest : at;
+      return { watermark, beganBehind, last, loss: null };
+    }
 
     // Another process may have counted on, and purged, since the watermark was read.
-    const again = await loadWatermark(ch, shard);
+    const again = await tables.loadWatermark(shard);
     if (again?.incarnation !== stored?.incarnation || again?.sequence !== stored?.sequence) continue;
     const known = Math.max(watermark.sequence, interrupted ? 0 : countedTo, newest?.sequence ?? 0);
     return begin(o, { beginnings, watermark, reason, stream, known });
   }
 }
 
-/** The first time: nothing is in the tables, and nothing may be missing in the log. */
-async function beginFirst({ ch, link, shard, clock }: IncarnationOptions): Promise<Watermark> {
-  const stream = await streamFacts(link, streamName(shard));
+/** The first time: nothing is in the tables, and nothing may be missing in the log. Null when it is not the first. */
+async function beginFirst({
+  tables,
+  shardLog,
+  shard,
+  timing,
+}: IncarnationOptions): Promise<Watermark | null> {
+  const stream = await shardLog.facts();
   if (stream.firstSequence > 1) {
+    // Another process may have begun, counted and purged since the tables were asked.
+    if ((await tables.loadWatermark(shard)) !== null) return null;
     throw new IncarnationError(
       `${stream.name} starts at ${stream.firstSequence}, but the tables know nothing of it: they are not the tables ` +
         'of this log, or they were lost. Give the process its right CLICKHOUSE_URL, or restore them',
@@ -138,9 +138,9 @@ async function beginFirst({ ch, link, shard, clock }: IncarnationOptions): Promi
     fingerprint: '',
     acceptedAtMs: 0,
   };
-  const nowMs = clock.now();
-  await saveBeginning(ch, shard, { watermark, sequenceBefore: 0, reason: 'the first' }, nowMs);
-  await ch.insertJson('watermarks', [watermarkRow(shard, watermark, nowMs)]);
+  const nowMs = timing.now();
+  await tables.saveBeginning(shard, { watermark, sequenceBefore: 0, reason: 'the first' }, nowMs);
+  await tables.insertWatermarks([{ shard, watermark }], nowMs);
   return watermark;
 }
 
@@ -155,7 +155,7 @@ interface Found {
 }
 
 async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
-  const { ch, link, shard, clock, signal } = o;
+  const { tables, shard, timing } = o;
   const { watermark: old, reason, stream } = found;
   const incarnation = old.incarnation + 1;
   if (incarnation > INCARNATION_MAX) {
@@ -164,8 +164,7 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
         'that a position can hold. Find out what keeps losing the log; then this deployment needs a new ClickHouse database',
     );
   }
-  const survived = await findSurvivors(o, found);
-  const at = await messageAt(link, stream.name, survived);
+  const { survived, at } = await findSurvivors(o, found);
   const watermark: Watermark = {
     incarnation,
     sequence: survived,
@@ -175,20 +174,20 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
   };
 
   // 1. The beginning. A crash after this comes back here, and may find another prefix: nothing was read yet.
-  await saveBeginning(ch, shard, { watermark, sequenceBefore: old.sequence, reason }, clock.now());
+  await tables.saveBeginning(shard, { watermark, sequenceBefore: old.sequence, reason }, timing.now());
 
   // 2. Nobody writes under the old incarnation any more.
-  await insertsSettled(ch, signal);
+  await insertsSettled(o);
 
   // 3. What the old one left behind its watermark. A crash after this finds it finished.
   const behind = endOfMessage(old.incarnation, old.sequence);
   const unfinished = { shard, behind, until: closingPosition(incarnation) };
-  const left = await countUnfinished(ch, unfinished);
-  await finishIncarnation(ch, unfinished);
+  const left = await tables.countUnfinished(unfinished);
+  await tables.finishIncarnation(unfinished);
 
   // 4. The watermark, with the mark that says which message it is.
-  if (at !== null) await ch.insertJson('log_marks', [marksRow(shard, incarnation, [at], clock.now())]);
-  await ch.insertJson('watermarks', [watermarkRow(shard, watermark, clock.now())]);
+  if (at !== null) await tables.insertMarks([{ shard, incarnation, marks: [at] }], timing.now());
+  await tables.insertWatermarks([{ shard, watermark }], timing.now());
 
   const lostTo = Math.max(found.known, left.until);
   return {
@@ -208,42 +207,61 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
   };
 }
 
-/** The last sequence up to which the present log is certain to be counted already. */
+/**
+ * The last sequence up to which the present log is certain to be counted already, and the message there: the one that
+ * was compared, not one that is asked for afterwards. The log may be cut back again in between, and grow with others;
+ * whoever reads on behind this message finds out, and whoever knew of none would skip them.
+ */
 async function findSurvivors(
-  { ch, link, shard }: IncarnationOptions,
+  { tables, shardLog, shard }: IncarnationOptions,
   { beginnings, watermark, stream }: Found,
-): Promise<number> {
+): Promise<{ survived: number; at: StoredMessage | null }> {
   // A mark proves that its message was counted only where its incarnation was.
   const countedTo = new Map(
     beginnings.map((one) => [one.watermark.incarnation - 1, one.sequenceBefore] as const),
   );
   countedTo.set(watermark.incarnation, watermark.sequence);
-  const same = async (sequence: number): Promise<boolean> => {
-    const present = await messageAt(link, stream.name, sequence);
-    if (present === null) return false;
-    const marks = await loadMarksAt(ch, shard, sequence);
+  const proven = new Map<number, StoredMessage>();
+  const isSame = async (sequence: number, present: StoredMessage): Promise<boolean> => {
+    const marks = await tables.loadMarksAt(shard, sequence);
     if (marks.length === 0)
       return sequence === watermark.sequence && fingerprintOf(present.message) === watermark.fingerprint;
     return marks.some(
       ({ incarnation, mark }) => sequence <= (countedTo.get(incarnation) ?? 0) && sameMark(mark, present),
     );
   };
+  const same = async (sequence: number): Promise<boolean> => {
+    const present = await shardLog.messageAt(sequence);
+    if (present === null || !(await isSame(sequence, present))) return false;
+    proven.set(sequence, present);
+    return true;
+  };
   const first = Math.max(1, stream.firstSequence);
-  return survivingPrefix(first, Math.min(stream.lastSequence, Math.max(...countedTo.values())), same);
+  const last = Math.min(stream.lastSequence, Math.max(...countedTo.values()));
+  const survived = await survivingPrefix(first, last, same);
+  return { survived, at: proven.get(survived) ?? null };
 }
 
 const SETTLE_LOOK_EVERY_MS = 100;
 const SETTLE_LOOKS_MAX = 600;
 
 /** Waits until the inserts that run now have ended. Later ones are of nobody who still counts the old incarnation. */
-async function insertsSettled(ch: ClickHouse, signal: AbortSignal): Promise<void> {
-  const before = await runningInserts(ch);
+export async function insertsSettled({
+  tables,
+  timing,
+  signal,
+}: {
+  readonly tables: Pick<Tables, 'runningInserts'>;
+  readonly timing: Timing;
+  readonly signal: AbortSignal;
+}): Promise<void> {
+  const before = await tables.runningInserts();
   for (let look = 0; before.size > 0; look++) {
     if (look === SETTLE_LOOKS_MAX)
       throw new Error('inserts from before are still running; a new incarnation has to wait for them');
-    await sleep(SETTLE_LOOK_EVERY_MS, signal);
+    await timing.sleep(SETTLE_LOOK_EVERY_MS, signal);
     if (signal.aborted) throw new Error('stopped while waiting for inserts from before');
-    const now = await runningInserts(ch);
+    const now = await tables.runningInserts();
     for (const id of before) if (!now.has(id)) before.delete(id);
   }
 }

@@ -4,7 +4,7 @@
  * is published again can come to stand at the very sequence at which it stood before, behind other messages.
  */
 import { crc32 } from 'node:zlib';
-import { jetStreamCode, type NatsLink } from '../runtime/nats.ts';
+import type { ShardLog } from './ports.ts';
 
 export interface LogMark {
   readonly sequence: number;
@@ -61,42 +61,13 @@ export interface StoredMessage extends LogMark {
   readonly message: Uint8Array;
 }
 
-const NO_MESSAGE_FOUND = 10_037;
-
-/** The message at a sequence, from the stream's leader; null when there is none. */
-export async function messageAt(
-  link: NatsLink,
-  stream: string,
-  sequence: number,
-): Promise<StoredMessage | null> {
-  if (sequence < 1) return null;
-  try {
-    const stored = await link.jsm.streams.getMessage(stream, { seq: sequence });
-    return { ...markOf(sequence, stored.time.getTime(), stored.data), message: stored.data };
-  } catch (error) {
-    if (jetStreamCode(error) === NO_MESSAGE_FOUND) return null;
-    throw error;
-  }
-}
-
-export async function streamFacts(link: NatsLink, name: string): Promise<StreamFacts> {
-  const { created, state } = await link.jsm.streams.info(name);
-  return {
-    name,
-    created: String(created),
-    firstSequence: state.first_seq,
-    lastSequence: state.last_seq,
-  };
-}
-
-/** Asks the broker, and compares. */
+/** Asks the log, and compares. */
 export async function findDifference(
-  link: NatsLink,
-  name: string,
+  log: ShardLog,
   created: string,
   last: LogMark | null,
 ): Promise<string | null> {
-  const stream = await streamFacts(link, name);
-  const found = last === null ? null : await messageAt(link, name, last.sequence);
+  const stream = await log.facts();
+  const found = last === null ? null : await log.messageAt(last.sequence);
   return logDifference(created, last, stream, found);
 }

@@ -1,22 +1,29 @@
 /** The aggregator: from the log of each shard to exact rows in ClickHouse. consume.ts tells the protocol. */
-import { BUCKET_DEPLOYMENT, logOfShard, streamName } from '../contract/subjects.ts';
+import { randomBytes } from 'node:crypto';
+import { BUCKET_DEPLOYMENT, logOfShard } from '../contract/subjects.ts';
 import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
 import { ConfigError } from '../runtime/config.ts';
 import { runStage, type Stage } from '../runtime/lifecycle.ts';
 import { agreeOn, ensureLogs } from '../runtime/logs.ts';
 import { migrateClickHouse, MigrationError } from '../runtime/migrate.ts';
-import { connectNats, isStreamNotFound, openKeyValue, type NatsLink } from '../runtime/nats.ts';
-import { Backlog } from './backlog.ts';
+import { connectNats, openKeyValue } from '../runtime/nats.ts';
 import { fields, MEBIBYTE, type Config } from './config.ts';
-import { ShardConsumer } from './consume.ts';
-import { Flusher } from './flush.ts';
+import type { ShardConsumer } from './consume.ts';
+import { Counting, type RecoverThrough } from './counting.ts';
+import { dedupeGauges } from './dedupe/gauges.ts';
+import { natsLeaseBucket } from './lease-bucket.ts';
 import { tellLoss } from './loss.ts';
 import { createMeasurements } from './measurements.ts';
-import { Patience, StoppedError } from './patience.ts';
+import { natsBoard, natsLog } from './nats-log.ts';
+import { Ownership } from './ownership.ts';
+import { Patience } from './patience.ts';
+import { isLogError, type ShardLog } from './ports.ts';
 import { Purger } from './purge.ts';
 import { recover, type Recovered } from './recover.ts';
 import { parseShards } from './shards.ts';
-import { lookUpIdentities, setFsync } from './store.ts';
+import { setFsync } from './store.ts';
+import { clickHouseTables } from './tables.ts';
+import { timingOf } from './timing.ts';
 import { WatermarkBucket } from './watermark-bucket.ts';
 import { IncarnationError } from './watermark.ts';
 import { startWorkers } from './workers.ts';
@@ -24,16 +31,23 @@ import { startWorkers } from './workers.ts';
 runStage({ name: 'aggregator', fields, start });
 
 async function start(stage: Stage, config: Config): Promise<void> {
-  const owned = parseShards(config.owned, config.shards);
-  if (typeof owned === 'string') throw new ConfigError([`TALLYLINE_AGGREGATOR_SHARDS: ${owned}`]);
+  const mayTake = parseShards(config.owned, config.shards);
+  if (typeof mayTake === 'string') throw new ConfigError([`TALLYLINE_AGGREGATOR_SHARDS: ${mayTake}`]);
+  if (!/^[A-Za-z0-9_.-]{0,64}$/.test(config.name))
+    throw new ConfigError([
+      'TALLYLINE_AGGREGATOR_NAME: up to 64 letters, digits, dots, hyphens and underscores',
+    ]);
   const { log, metrics, clock, stopping } = stage;
   const measurements = createMeasurements(metrics);
-  const patience = new Patience({
-    log,
-    signal: stopping,
-    onFailure: () => measurements.flushFailures.inc(),
-    setReady: (ready, reason) => stage.setReady(ready, reason),
-  });
+  const timing = timingOf(clock);
+  const patienceOf = (signal: AbortSignal): Patience =>
+    new Patience({
+      log,
+      timing,
+      signal,
+      onFailure: () => measurements.flushFailures.inc(),
+      setReady: (ready, reason) => stage.setReady(ready, reason),
+    });
 
   const ch = connectClickHouse({
     url: config.clickhouseUrl,
@@ -52,56 +66,51 @@ async function start(stage: Stage, config: Config): Promise<void> {
   const facts = await openKeyValue(link, BUCKET_DEPLOYMENT);
   await agreeOn(facts, 'shards', String(config.shards), 'TALLYLINE_SHARDS');
   await ensureLogs(link, config, logOfShard);
-  await migrate(patience, ch, config.fsync);
+  await migrate(patienceOf(stopping), ch, config.fsync);
 
   const workers = startWorkers(config.threads);
   stage.onStop('workers', () => workers.close());
-  const backlog = new Backlog(config.backlogBytesMax);
-  const purger = new Purger(link, {
+  const purger = new Purger({
     log,
     measurements,
     keepBytes: config.keepBytes,
     enabled: config.purge,
     lookEveryBytes: Math.min(16 * MEBIBYTE, config.streamBytesMax / 16),
+    timing,
+    signal: stopping,
+  });
+  const board = new WatermarkBucket(natsBoard(link, config.streamReplicas), {
+    log,
+    timing,
     signal: stopping,
   });
 
-  const bucket = new WatermarkBucket(link, { log, replicas: config.streamReplicas, signal: stopping });
-  const consumers: ShardConsumer[] = [];
-  const flusher = new Flusher(consumers, {
-    ch,
-    link,
-    workers,
-    backlog,
-    patience,
-    measurements,
-    clock,
-    log,
-    intervalMs: config.flushIntervalMs,
-    eventsMax: config.flushEventsMax,
-    onWatermark(shard, watermark, bytes) {
-      purger.onWatermark(shard, watermark, bytes);
-      bucket.tell(shard, watermark);
-    },
-  });
-
-  const begin = async (shard: number): Promise<Recovered> => {
-    const began = performance.now();
+  const instance = randomBytes(6).toString('hex');
+  const name = config.name === '' ? instance : config.name;
+  /** Bounds of the process are divided by the shards that it may get, so that they hold whoever dies. */
+  const share = (max: number): number => Math.floor(max / mayTake.length);
+  const recoverShard = async (
+    shardLog: ShardLog,
+    shard: number,
+    { tables, patience, signal }: RecoverThrough,
+  ): Promise<Recovered> => {
+    const began = timing.elapsedMs();
     const state = await patience.until(`start of shard ${shard}`, async () => {
       try {
         return await recover({
-          ch,
-          link,
+          tables,
+          shardLog,
           shard,
-          clock,
-          signal: stopping,
-          dedupeKeysMax: Math.floor(config.dedupeKeysMax / owned.length),
-          rollupRowsMax: Math.floor(config.rollupRowsMax / owned.length),
-          onLoss: (loss) => log.error({ shard, ...loss }, tellLoss(streamName(shard), loss)),
+          timing,
+          signal,
+          dedupeKeysMax: share(config.dedupeKeysMax),
+          dedupeFilterBytesMax: share(config.dedupeFilterBytesMax),
+          rollupRowsMax: share(config.rollupRowsMax),
+          onLoss: (loss) => log.error({ shard, ...loss }, tellLoss(shardLog.name, loss)),
         });
       } catch (error) {
         // A stream that is gone is made again, and then it is another one.
-        if (isStreamNotFound(error)) await ensureLogs(link, config, logOfShard);
+        if (isLogError(error, 'gone')) await ensureLogs(link, config, logOfShard);
         if (error instanceof IncarnationError) return error;
         throw error;
       }
@@ -115,44 +124,79 @@ async function start(stage: Stage, config: Config): Promise<void> {
         sequence: watermark.sequence,
         meters: state.registry.size,
         identities: state.index.size,
-        seconds: (performance.now() - began) / 1_000,
+        seconds: (timing.elapsedMs() - began) / 1_000,
       },
       'shard recovered',
     );
     measurements.incarnations.set({ shard: String(shard) }, incarnation);
-    purger.onWatermark(shard, watermark, 0);
-    bucket.tell(shard, watermark);
+    purger.onWatermark(shardLog, shard, state, 0);
+    board.tell(shard, watermark);
     return state;
   };
-  for (const shard of owned) {
-    consumers.push(
-      new ShardConsumer(shard, await begin(shard), {
-        link,
-        workers,
-        backlog,
-        measurements,
-        log,
-        readBytesMax: config.readBytesMax,
-        lookUp: ({ incarnation, index }, identities, events) =>
-          patience.until('identities', () =>
-            lookUpIdentities(ch, shard, incarnation, identities, events, index),
-          ),
-        recover: begin,
-        onDecided: () => flusher.notice(),
-      }),
-    );
-  }
-  gauges(stage, config, consumers, backlog, link);
 
-  const running = [flusher.run(stopping), ...consumers.map((consumer) => consumer.run(stopping))].map((run) =>
-    run.catch((error: unknown) => {
-      // What stopping interrupts is done again at the next start.
-      if (stopping.aborted || error instanceof StoppedError) log.debug({ error }, 'interrupted by stopping');
-      else stage.fatal(error);
+  const counting: Counting = new Counting({
+    workers,
+    measurements,
+    timing,
+    log,
+    signal: stopping,
+    backlogBytesMax: config.backlogBytesMax,
+    readBytesMax: config.readBytesMax,
+    intervalMs: config.flushIntervalMs,
+    eventsMax: config.flushEventsMax,
+    tables: () =>
+      clickHouseTables({ ch, owner: `${name}.${instance}`, timing, mayWrite: () => ownership.mayWrite() }),
+    patience: patienceOf,
+    shardLog: (shard) => natsLog(link, shard),
+    recover: recoverShard,
+    onWatermark({ shard, shardLog, state }, watermark, bytes) {
+      purger.onWatermark(shardLog, shard, state, bytes);
+      board.tell(shard, watermark);
+    },
+    onFenced(error) {
+      measurements.fenced.inc();
+      log.warn({ error }, 'another process counts a shard of ours; all that is not durable is dropped');
+      ownership.fenced();
+    },
+    onFatal: (error) => stage.fatal(error),
+  });
+  const ownership: Ownership = new Ownership({
+    bucket: natsLeaseBucket({
+      link,
+      replicas: config.streamReplicas,
+      answerWithinMs: config.leaseTtlMs / 3,
+      timing,
+      signal: stopping,
     }),
-  );
-  stage.onStop('counting', async () => void (await Promise.all(running)));
-  stage.announce({ shards: owned.join(',') });
+    hands: counting,
+    name,
+    instance,
+    shards: config.shards,
+    mayTake: config.owned === 'all' ? 'all' : mayTake,
+    ttlMs: config.leaseTtlMs,
+    timing,
+    log,
+    signal: stopping,
+    onTakeOver(shard, epoch) {
+      measurements.takeOvers.inc();
+      measurements.epochs.set({ shard: String(shard) }, epoch);
+      log.info({ shard, epoch }, 'shard taken over');
+    },
+    onEnd(shard) {
+      measurements.epochs.set({ shard: String(shard) }, 0);
+      board.forget(shard);
+    },
+  });
+  gauges(stage, config, counting);
+  await ownership.start();
+  const running = ownership.run().catch((error: unknown) => stage.fatal(error));
+  stage.onStop('counting', async () => {
+    await counting.ended();
+    await ownership.leave();
+    await running;
+  });
+  await ownership.settled();
+  stage.announce({ name, shards: counting.consumers.map(({ shard }) => shard).join(',') });
   stage.setReady(true);
 }
 
@@ -175,29 +219,17 @@ async function migrate(patience: Patience, ch: ClickHouse, fsync: boolean): Prom
 /** How often the broker is asked how far each log is. */
 const BACKLOG_EVERY_MS = 5_000;
 
-function gauges(
-  stage: Stage,
-  config: Config,
-  consumers: readonly ShardConsumer[],
-  backlog: Backlog,
-  link: NatsLink,
-): void {
+function gauges(stage: Stage, config: Config, counting: Counting): void {
   const { metrics, log } = stage;
   const sum = (of: (consumer: ShardConsumer) => number) => () =>
-    consumers.reduce((total, consumer) => total + of(consumer), 0);
-  metrics.gauge('tallyline_aggregator_shards_count', 'shards counted by this process').set(consumers.length);
+    counting.consumers.reduce((total, one) => total + of(one), 0);
   metrics.gauge(
-    'tallyline_aggregator_dedupe_keys_count',
-    'identities in memory',
+    'tallyline_aggregator_shards_count',
+    'shards counted by this process',
     [],
-    sum(({ state }) => state.index.size),
+    () => counting.consumers.length,
   );
-  metrics.gauge(
-    'tallyline_aggregator_dedupe_bytes',
-    'memory of the dedupe index',
-    [],
-    sum(({ state }) => state.index.bytes),
-  );
+  dedupeGauges(metrics, () => Array.from(counting.consumers, ({ state }) => state.index));
   metrics.gauge(
     'tallyline_aggregator_rollups_count',
     'rollup rows in memory',
@@ -208,10 +240,11 @@ function gauges(
     'tallyline_aggregator_pending_bytes',
     'read from the log and not durable yet',
     [],
-    () => backlog.bytes,
+    () => counting.backlogBytes,
   );
   for (const [limit, max] of [
     ['dedupe_keys', config.dedupeKeysMax],
+    ['dedupe_filter_bytes', config.dedupeFilterBytesMax],
     ['rollup_rows', config.rollupRowsMax],
     ['backlog_bytes', config.backlogBytesMax],
     ['flush_events', config.flushEventsMax],
@@ -225,9 +258,9 @@ function gauges(
     ['shard'],
   );
   const ask = async (): Promise<void> => {
-    for (const { shard, state } of consumers) {
-      const info = await link.jsm.streams.info(streamName(shard));
-      behind.set({ shard: String(shard) }, Math.max(0, info.state.last_seq - state.watermark.sequence));
+    for (const { shard, shardLog, state } of counting.consumers) {
+      const { lastSequence } = await shardLog.facts();
+      behind.set({ shard: String(shard) }, Math.max(0, lastSequence - state.watermark.sequence));
     }
   };
   const timer = setInterval(() => {

@@ -33,16 +33,30 @@ export function createMeasurements(metrics: Metrics) {
     rows: metrics.counter('tallyline_aggregator_inserted_rows_total', 'rows inserted, by table', ['table']),
     lookups: metrics.counter(
       'tallyline_aggregator_dedupe_lookups_total',
-      'identities asked for in ClickHouse because the index in memory had forgotten some',
+      'identities asked for in ClickHouse because no filter ruled them out',
     ),
     meterConflicts: metrics.counter(
       'tallyline_aggregator_meter_conflicts_total',
-      'meter definitions in the log that contradict an earlier one of the same key, and were ignored',
+      'meter definitions in the log that contradict an earlier one of the same key, or came too late, and were ignored',
+    ),
+    overflowed: metrics.counter(
+      'tallyline_aggregator_overflowed_contributions_total',
+      'what events added to the overflow group of a meter, whose hour had more groups than its bound',
     ),
     incarnations: metrics.gauge(
       'tallyline_aggregator_incarnations_count',
       "incarnations of each shard's log so far; it rises when the broker lost or replaced a part that was read",
       ['shard'],
+    ),
+    takeOvers: metrics.counter('tallyline_aggregator_take_overs_total', 'shards that this process has taken'),
+    epochs: metrics.gauge(
+      'tallyline_aggregator_epochs_count',
+      'epoch under which this process counts a shard; 0 when it does not count it any more',
+      ['shard'],
+    ),
+    fenced: metrics.counter(
+      'tallyline_aggregator_fenced_total',
+      'times that ClickHouse refused an insert because another process has taken a shard over',
     ),
     purged: metrics.counter(
       'tallyline_aggregator_purged_messages_total',

@@ -6,13 +6,15 @@
  */
 import { backoffMs } from '../runtime/backoff.ts';
 import type { Log } from '../runtime/log.ts';
-import { sleep } from '../runtime/retry.ts';
+import { FencedError } from './fence.ts';
+import type { Timing } from './ports.ts';
 
 const BACKOFF = { baseMs: 50, maxMs: 5_000 };
 const UNREADY_AFTER_MS = 10_000;
 
 export interface PatienceOptions {
   readonly log: Log;
+  readonly timing: Timing;
   readonly signal: AbortSignal;
   onFailure(): void;
   setReady(ready: boolean, reason?: string): void;
@@ -35,7 +37,7 @@ export class Patience {
 
   /** Runs `request` until it succeeds. It must change nothing when it is repeated. */
   async until<T>(what: string, request: () => Promise<T>): Promise<T> {
-    const { log, signal } = this.#options;
+    const { log, timing, signal } = this.#options;
     const one = Symbol(what);
     for (let attempt = 0; ; attempt++) {
       try {
@@ -44,10 +46,15 @@ export class Patience {
         return answer;
       } catch (error) {
         if (signal.aborted) throw new StoppedError(what, { cause: error });
-        const waitMs = backoffMs(attempt, BACKOFF, Math.random);
+        // Somebody else does this now; nothing is to be made again.
+        if (error instanceof FencedError) {
+          this.#succeeded(one);
+          throw error;
+        }
+        const waitMs = backoffMs(attempt, BACKOFF, () => timing.random());
         log.warn({ error, what, attempt, waitMs }, 'a request failed; trying again');
         this.#failed(one, what);
-        await sleep(waitMs, signal);
+        await timing.sleep(waitMs, signal);
         if (signal.aborted) throw new StoppedError(what, { cause: error });
       }
     }
@@ -55,7 +62,7 @@ export class Patience {
 
   #failed(one: symbol, what: string): void {
     this.#options.onFailure();
-    const now = performance.now();
+    const now = this.#options.timing.elapsedMs();
     const since = this.#failing.get(one) ?? now;
     this.#failing.set(one, since);
     if (this.#unready || now - since < UNREADY_AFTER_MS) return;

@@ -7,17 +7,32 @@
  * dictionary of this block, a value, as mantissa and scale. Values and dimensions that are numbers never
  * become text or bigint here unless they have to.
  *
+ * A meter's filters are a part of the plan: what a shape lacks is decided with it, the rest once for each number or
+ * text of the block. An event that a filter leaves out is nothing to that meter, whatever its value is. Which version
+ * of a meter holds depends on the hour too, but only where a type has versions at all.
+ *
+ * How many groups an hour of a meter may have cannot be known here. So the groups of the block are told with it, each
+ * once, and group-book.ts decides which of them have rows of their own.
+ *
  * An event that any of its meters refuses contributes nothing at all: half an event is in no total.
  */
 import { isUtf8 } from 'node:buffer';
 import { BlockError, decodeBlock, textOf, type Block } from '../contract/block.ts';
 import { FIELD_LITERAL, FIELD_NUMBER } from '../contract/fields.ts';
-import type { Meter } from '../contract/meter.ts';
+import { countsEvents, groupsMaxOf, letsThrough, OVERFLOW_GROUP, type Meter } from '../contract/meter.ts';
 import { parseQuantity, unscaleDecimal } from '../contract/quantity.ts';
 import type { RejectionCode } from '../contract/rejections.ts';
 import { HOUR_MS } from '../contract/window.ts';
-import type { MetersInForce } from './registry.ts';
-import { dimensionOf } from './rollup-key.ts';
+import {
+  makePlan,
+  type FilterPlan,
+  type Grouping,
+  type MeterPlan,
+  type Plan,
+  type ShapeField,
+} from './meter-plan.ts';
+import { epochOf, type MetersInForce, type MetersOfType } from './registry.ts';
+import { dimensionOf, isOverflow } from './rollup-key.ts';
 
 /** `refused` holds 1 + the number of a code in here. */
 export const REFUSALS = [
@@ -45,6 +60,26 @@ export interface Contributions {
   readonly mantissa: Float64Array<ArrayBuffer>;
   readonly scale: Uint8Array<ArrayBuffer>;
   readonly wide: readonly bigint[];
+  readonly groups: BlockGroups;
+}
+
+/** An hour of a meter, which has a bounded number of groups. */
+export interface MeterHour {
+  /** JSON of tenant, meter and hour in epoch seconds. */
+  readonly text: string;
+  readonly hourSeconds: number;
+  readonly groupsMax: number;
+}
+
+/** The groups of a block: what its keys have besides a subject. */
+export interface BlockGroups {
+  readonly meterHours: readonly MeterHour[];
+  /** JSON of the dimensions of each group. The same may stand more than once: '7' as a number and as text. */
+  readonly dimensions: readonly string[];
+  /** The number of each group's hour in `meterHours`. */
+  readonly hourOf: readonly number[];
+  /** Of each key: 1 + the number of its group; 0 when it is in no bounded one. */
+  readonly ofKey: Uint32Array<ArrayBuffer>;
 }
 
 export interface Prepared {
@@ -57,30 +92,14 @@ export interface Prepared {
   readonly contributions: Contributions;
 }
 
-interface MeterPlan {
-  readonly meter: Meter;
-  /** Index of the value among the event's cells, -1 when the shape lacks it; unused for a count. */
-  readonly value: number;
-  readonly valueTag: number;
-  readonly valueScale: number;
-  readonly grouping: number;
-}
-
-/** Cells of the dimensions of one groupBy, with tag and scale; -1 where the shape lacks one. */
-interface Grouping {
-  readonly cells: readonly number[];
-  readonly tags: readonly number[];
-  readonly scales: readonly number[];
-}
-
-interface Plan {
-  readonly meters: readonly MeterPlan[];
-  readonly groupings: readonly Grouping[];
-  /** Scratch: the group number of each grouping for the event at hand. */
-  readonly groups: number[];
+/** The plans of one tenant, type and shape: one for each epoch of the type's meters. */
+interface ShapePlans {
+  readonly of: MetersOfType;
+  readonly byEpoch: (Plan | undefined)[];
 }
 
 const NOTHING: Plan = { meters: [], groupings: [], groups: [] };
+const NO_METERS: ShapePlans = { of: { fromHours: [], epochs: [[]] }, byEpoch: [NOTHING] };
 
 /** @throws BlockError when the message is no sound block. */
 export function prepare(message: Uint8Array<ArrayBuffer>, meters: MetersInForce): Prepared {
@@ -107,19 +126,27 @@ class Preparation {
   readonly #block: Block;
   readonly #meters: MetersInForce;
   readonly #texts: (string | undefined)[];
-  readonly #plans = new Map<string, Plan>();
+  readonly #plans = new Map<string, ShapePlans>();
   readonly #tenantNumbers = new Map<number, number>();
   readonly #tenants: string[] = [];
 
-  // Numbers of pairs: (subject, hour) → group, (group, dimension) → group, (group, meter) → key.
+  // Numbers of pairs: (subject, hour) → group, (group, dimension) → group, (group, meter) → key. A subject that no
+  // event has stands for all of them.
   readonly #pairs = new Map<number, number>();
-  #pairCount = 0;
+  readonly #anySubject: number;
+  #pairCount = 1;
   readonly #hours = new Map<number, number>();
   readonly #numberTexts = new Map<string, number>();
   readonly #meterNumbers = new Map<Meter, number>();
 
   readonly #keys: string[] = [];
   readonly #keyNumbers = new Map<number, number>();
+  readonly #ofKey: number[] = [];
+  readonly #meterHours: MeterHour[] = [];
+  readonly #meterHourNumbers = new Map<number, number>();
+  readonly #groupNumbers = new Map<number, number>();
+  readonly #groupDimensions: string[] = [];
+  readonly #hourOfGroup: number[] = [];
   readonly #start: Uint32Array<ArrayBuffer>;
   #key: Uint32Array<ArrayBuffer>;
   #mantissa: Float64Array<ArrayBuffer>;
@@ -131,6 +158,7 @@ class Preparation {
     this.#block = block;
     this.#meters = meters;
     this.#texts = new Array<string | undefined>(block.textCount);
+    this.#anySubject = block.textCount;
     this.#start = new Uint32Array(block.count + 1);
     this.#key = new Uint32Array(block.count * 2);
     this.#mantissa = new Float64Array(block.count * 2);
@@ -142,14 +170,21 @@ class Preparation {
     const tenantOf = new Uint32Array(block.count);
     const refused = new Uint8Array(block.count);
     // Neighbours are mostly alike: the plan of the last event is tried first.
+    let plans = NO_METERS;
     let plan = NOTHING;
-    let [tenant, type, shape] = [-1, -1, -1];
+    let [tenant, type, shape, epoch] = [-1, -1, -1, 0];
     for (let at = 0; at < block.count; at++) {
       if (block.time[at]! > TIME_MAX_MS) throw new BlockError('a time');
       tenantOf[at] = this.#tenant(block.tenant[at]!);
       if (block.tenant[at] !== tenant || block.type[at] !== type || block.shape[at] !== shape) {
-        [tenant, type, shape] = [block.tenant[at]!, block.type[at]!, block.shape[at]!];
-        plan = this.#plan(tenant, type, shape);
+        [tenant, type, shape, epoch] = [block.tenant[at]!, block.type[at]!, block.shape[at]!, -1];
+        plans = this.#shapePlans(tenant, type, shape);
+      }
+      const now =
+        plans.of.fromHours.length === 0 ? 0 : epochOf(plans.of, Math.floor(block.time[at]! / HOUR_MS));
+      if (now !== epoch) {
+        epoch = now;
+        plan = plans.byEpoch[epoch] ??= this.#makePlan(plans.of.epochs[epoch]!, shape);
       }
       if (plan !== NOTHING) {
         const before = this.#contributions;
@@ -171,6 +206,12 @@ class Preparation {
         mantissa: this.#mantissa.slice(0, used),
         scale: this.#scale.slice(0, used),
         wide: this.#wide,
+        groups: {
+          meterHours: this.#meterHours,
+          dimensions: this.#groupDimensions,
+          hourOf: this.#hourOfGroup,
+          ofKey: Uint32Array.from(this.#ofKey),
+        },
       },
     };
   }
@@ -185,15 +226,15 @@ class Preparation {
       plan.groups[number] = this.#group(plan.groupings[number]!, first, subjectHour);
     }
     for (const one of plan.meters) {
+      if (one.filters !== null && !this.#passes(one.filters, first)) continue;
       const fault = this.#value(one, first);
       if (fault !== 0) return fault;
       const group = plan.groups[one.grouping]!;
       const pair = this.#pair(group, this.#meterNumber(one.meter));
       let key = this.#keyNumbers.get(pair);
       if (key === undefined) {
-        key = this.#keys.length;
+        key = this.#newKey(plan, one, at, hour);
         this.#keyNumbers.set(pair, key);
-        this.#keys.push(this.#keyText(plan, one, at, hour));
       }
       this.#key[this.#contributions] = key;
       this.#contributions += 1;
@@ -205,12 +246,14 @@ class Preparation {
   #value(one: MeterPlan, first: number): number {
     const next = this.#contributions;
     if (next === this.#key.length) this.#grow();
-    if (one.meter.valueProperty === null) {
+    const { valueProperty, aggregation } = one.meter;
+    if (valueProperty !== null && one.value < 0) return MISSING;
+    if (countsEvents(aggregation)) {
       this.#mantissa[next] = 1;
       this.#scale[next] = 0;
-      return 0;
+      if (valueProperty === null || one.valueTag !== FIELD_LITERAL) return 0;
+      return this.#text(this.#block.cells[first + one.value]!) === 'null' ? MISSING : 0;
     }
-    if (one.value < 0) return MISSING;
     const cell = this.#block.cells[first + one.value]!;
     if (one.valueTag === FIELD_NUMBER) {
       this.#mantissa[next] = cell;
@@ -242,68 +285,94 @@ class Preparation {
     return group;
   }
 
-  #keyText(plan: Plan, one: MeterPlan, at: number, hour: number): string {
+  #passes(filters: readonly FilterPlan[], first: number): boolean {
+    for (const { filter, isIn, cell, numbers, texts } of filters) {
+      const value = this.#block.cells[first + cell]!;
+      if (numbers !== null) {
+        if (numbers.has(value) !== isIn) return false;
+        continue;
+      }
+      let passes = texts.get(value);
+      if (passes === undefined) texts.set(value, (passes = letsThrough(filter, this.#text(value))));
+      if (!passes) return false;
+    }
+    return true;
+  }
+
+  #newKey(plan: Plan, one: MeterPlan, at: number, hour: number): number {
     const block = this.#block;
     const grouping = plan.groupings[one.grouping]!;
     const first = block.cellStart[at]!;
-    const dimensions = grouping.cells.map((cell, number) => {
+    let dimensions = grouping.cells.map((cell, number) => {
       if (cell < 0) return '';
       const raw = block.cells[first + cell]!;
       return grouping.tags[number] === FIELD_NUMBER
         ? unscaleDecimal(BigInt(raw), grouping.scales[number]!)
         : dimensionOf(this.#text(raw));
     });
-    return JSON.stringify([
-      this.#text(block.tenant[at]!),
-      one.meter.key,
-      this.#text(block.subject[at]!),
-      hour * (HOUR_MS / 1_000),
-      ...dimensions,
-    ]);
+    const isBounded = dimensions.length > 0 && !isOverflow(dimensions);
+    if (!isBounded) dimensions = dimensions.map(() => OVERFLOW_GROUP);
+    const tenant = this.#text(block.tenant[at]!);
+    const hourSeconds = hour * (HOUR_MS / 1_000);
+    this.#ofKey.push(
+      isBounded ? 1 + this.#groupNumber(grouping, one.meter, first, hour, tenant, dimensions) : 0,
+    );
+    return (
+      this.#keys.push(
+        JSON.stringify([tenant, one.meter.key, this.#text(block.subject[at]!), hourSeconds, ...dimensions]),
+      ) - 1
+    );
   }
 
-  #plan(tenant: number, type: number, shape: number): Plan {
+  /** The number of a key's group: its meter, hour and dimensions, of whatever subject. */
+  #groupNumber(
+    grouping: Grouping,
+    meter: Meter,
+    first: number,
+    hour: number,
+    tenant: string,
+    dimensions: readonly string[],
+  ): number {
+    const hourOfAll = this.#pair(this.#anySubject, this.#hourNumber(hour));
+    const meterNumber = this.#meterNumber(meter);
+    const pair = this.#pair(this.#group(grouping, first, hourOfAll), meterNumber);
+    let group = this.#groupNumbers.get(pair);
+    if (group === undefined) {
+      const meterHourPair = this.#pair(hourOfAll, meterNumber);
+      let meterHour = this.#meterHourNumbers.get(meterHourPair);
+      if (meterHour === undefined) {
+        const hourSeconds = hour * (HOUR_MS / 1_000);
+        const text = JSON.stringify([tenant, meter.key, hourSeconds]);
+        meterHour = this.#meterHours.push({ text, hourSeconds, groupsMax: groupsMaxOf(meter) }) - 1;
+        this.#meterHourNumbers.set(meterHourPair, meterHour);
+      }
+      group = this.#groupDimensions.push(JSON.stringify(dimensions)) - 1;
+      this.#hourOfGroup.push(meterHour);
+      this.#groupNumbers.set(pair, group);
+    }
+    return group;
+  }
+
+  #shapePlans(tenant: number, type: number, shape: number): ShapePlans {
     const id = `${tenant} ${type} ${shape}`;
-    let plan = this.#plans.get(id);
-    if (plan === undefined) this.#plans.set(id, (plan = this.#makePlan(tenant, type, shape)));
-    return plan;
+    let plans = this.#plans.get(id);
+    if (plans === undefined) {
+      const of = this.#meters.get(this.#text(tenant))?.get(this.#text(type));
+      plans = of === undefined ? NO_METERS : { of, byEpoch: of.epochs.map(() => undefined) };
+      this.#plans.set(id, plans);
+    }
+    return plans;
   }
 
-  #makePlan(tenant: number, type: number, shape: number): Plan {
-    const meters = this.#meters.get(this.#text(tenant))?.get(this.#text(type));
-    if (meters === undefined) return NOTHING;
+  #makePlan(meters: readonly Meter[], shape: number): Plan {
     const { shapeStart, shapeFields } = this.#block;
-    const fields = new Map<string, { cell: number; tag: number; scale: number }>();
+    const fields = new Map<string, ShapeField>();
     for (let field = shapeStart[shape]!; field < shapeStart[shape + 1]!; field++) {
       const code = shapeFields[field * 2 + 1]!;
       const path = this.#text(shapeFields[field * 2]!);
       fields.set(path, { cell: field - shapeStart[shape]!, tag: code >>> 8, scale: code & 0xff });
     }
-    const groupings: Grouping[] = [];
-    const numbers = new Map<string, number>();
-    const plans = meters.map((meter): MeterPlan => {
-      const by = JSON.stringify(meter.groupBy);
-      let grouping = numbers.get(by);
-      if (grouping === undefined) {
-        grouping = groupings.length;
-        numbers.set(by, grouping);
-        const found = meter.groupBy.map((path) => fields.get(path));
-        groupings.push({
-          cells: found.map((field) => field?.cell ?? -1),
-          tags: found.map((field) => field?.tag ?? 0),
-          scales: found.map((field) => field?.scale ?? 0),
-        });
-      }
-      const value = meter.valueProperty === null ? undefined : fields.get(meter.valueProperty);
-      return {
-        meter,
-        value: value?.cell ?? -1,
-        valueTag: value?.tag ?? 0,
-        valueScale: value?.scale ?? 0,
-        grouping,
-      };
-    });
-    return { meters: plans, groupings, groups: groupings.map(() => 0) };
+    return makePlan(meters, fields);
   }
 
   /** A dense number for a pair of numbers below 2^26, which all numbers of one block are. */

@@ -8,10 +8,9 @@
  * message, because what now stands before our place would wait with it.
  */
 import type { Log } from '../runtime/log.ts';
-import { isConnectionError, isStreamNotFound, LogRewoundError, type NatsLink } from '../runtime/nats.ts';
-import { pull } from '../runtime/pull.ts';
 import { retry } from '../runtime/retry.ts';
 import { findDifference, markOf, type LogMark } from './log-mark.ts';
+import { isLogError, LogError, type ShardLog, type Timing } from './ports.ts';
 
 /** The log is not the one that was read, or a part of it is missing. What was handed over before is sound. */
 export class LogLostError extends Error {
@@ -19,17 +18,20 @@ export class LogLostError extends Error {
 }
 
 export interface ReadShardOptions {
-  readonly stream: string;
   /** When the stream was created. */
   readonly created: string;
-  /** The sequence of the message that was read last; 0 for none. */
+  /** The sequence of the message behind which reading begins; 0 for the first. */
   readonly behind: number;
-  /** Its mark; null when it is not there any more. */
+  /**
+   * The newest message of this log that is known of, that one or one further on: somebody has read it before. Null
+   * when there is none.
+   */
   readonly last: LogMark | null;
   /** Whether the log may go on behind a hole: that is known, and told. */
   readonly holeAllowed: boolean;
   readonly maxBytesInFlight: number;
   readonly log: Log;
+  readonly timing: Timing;
   readonly signal: AbortSignal;
 }
 
@@ -42,7 +44,7 @@ const COMPARE_AGAIN = { attempts: Number.MAX_SAFE_INTEGER, baseMs: 50, maxMs: 1_
 
 /** Ends with the signal. @throws LogLostError */
 export async function* readShard(
-  link: NatsLink,
+  shardLog: ShardLog,
   o: ReadShardOptions,
 ): AsyncGenerator<ReadMessage, void, void> {
   const reading = new AbortController();
@@ -56,14 +58,17 @@ export async function* readShard(
   let comparison: Promise<string | null> = Promise.resolve(null);
   let comparisons = 0;
   const compare = (): void => {
+    // What has been found stands: a comparison begun after that would not be repeated when it fails.
+    if (reading.signal.aborted) return;
     const known = last;
     const number = ++comparisons;
     const isNewest = (): boolean => number === comparisons;
-    comparison = retry(() => findDifference(link, o.stream, o.created, known), {
+    comparison = retry(() => findDifference(shardLog, o.created, known), {
       ...COMPARE_AGAIN,
+      timing: o.timing,
       signal: reading.signal,
       // A failed connection is followed by another beginning, with a comparison of its own.
-      retryable: (error) => isConnectionError(error) && isNewest(),
+      retryable: (error) => isLogError(error, 'away') && isNewest(),
     });
     comparison.then(
       (difference) => difference !== null && isNewest() && stop(),
@@ -83,32 +88,32 @@ export async function* readShard(
   };
 
   try {
-    const messages = pull(link, {
-      stream: o.stream,
+    const messages = shardLog.read({
       from: next,
       maxBytesInFlight: o.maxBytesInFlight,
       signal: reading.signal,
       onPosition: compare,
     });
-    for await (const { sequence, timeMs, message } of messages) {
+    for await (const { sequence, timeMs, data } of messages) {
       if ((await compared()) !== null) break;
       if (sequence !== next) {
-        const hole = `${o.stream} continues at ${sequence} where ${next} was next: messages are missing`;
+        const hole = `${shardLog.name} continues at ${sequence} where ${next} was next: messages are missing`;
         if (!o.holeAllowed || next !== o.behind + 1) throw new LogLostError(hole);
-        o.log.error({ stream: o.stream, missingFrom: next, missingTo: sequence - 1 }, hole);
+        o.log.error({ stream: shardLog.name, missingFrom: next, missingTo: sequence - 1 }, hole);
       }
-      const mark = markOf(sequence, timeMs, message.data);
-      last = mark;
+      const mark = markOf(sequence, timeMs, data);
+      if (last === null || sequence >= last.sequence) last = mark;
       next = sequence + 1;
-      yield { ...mark, data: message.data };
+      yield { ...mark, data };
     }
     if (o.signal.aborted) return;
     const difference = await compared();
-    throw new LogLostError(difference ?? `${o.stream} cannot be read on`);
+    throw new LogLostError(difference ?? `${shardLog.name} cannot be read on`);
   } catch (error) {
     if (o.signal.aborted) return;
-    if (error instanceof LogRewoundError) throw new LogLostError(error.message, { cause: error });
-    if (isStreamNotFound(error)) throw new LogLostError(`${o.stream} is gone`, { cause: error });
+    if (error instanceof LogError && error.kind === 'rewound')
+      throw new LogLostError(error.message, { cause: error });
+    if (isLogError(error, 'gone')) throw new LogLostError(`${shardLog.name} is gone`, { cause: error });
     throw error;
   } finally {
     o.signal.removeEventListener('abort', stop);

@@ -1,11 +1,10 @@
 /** Step 0: what a shard starts from. See consume.ts for the protocol. */
-import type { DedupeIndex } from './dedupe-index.ts';
+import type { DedupeIndex } from './dedupe/index.ts';
 import { findStanding, type IncarnationOptions } from './incarnation.ts';
 import type { LogMark } from './log-mark.ts';
 import type { Loss } from './loss.ts';
 import type { MeterRegistry } from './registry.ts';
 import { RollupCache } from './rollup-cache.ts';
-import { loadIndex, loadLastHour, loadRegistry, loadTally } from './store.ts';
 import type { Tally } from './tally.ts';
 import type { Watermark } from './watermark.ts';
 
@@ -15,8 +14,8 @@ export interface Recovered {
   readonly streamCreated: string;
   /** The sequence behind which the incarnation began. */
   readonly beganBehind: number;
-  /** The message at the watermark; null when there is none. */
-  readonly last: LogMark | null;
+  /** The newest message that the tables speak of, at the watermark or ahead of it; null when there is none. */
+  last: LogMark | null;
   readonly registry: MeterRegistry;
   readonly tally: Tally;
   readonly index: DedupeIndex;
@@ -27,6 +26,7 @@ export interface Recovered {
 
 export interface RecoverOptions extends IncarnationOptions {
   readonly dedupeKeysMax: number;
+  readonly dedupeFilterBytesMax?: number;
   readonly rollupRowsMax: number;
   /** Called when a new incarnation has begun. */
   onLoss(loss: Loss): void;
@@ -34,7 +34,7 @@ export interface RecoverOptions extends IncarnationOptions {
 
 /** @throws IncarnationError when nothing that could be done would be right. */
 export async function recover(o: RecoverOptions): Promise<Recovered> {
-  const { ch, shard } = o;
+  const { tables, shard } = o;
   const { watermark, beganBehind, last, loss } = await findStanding(o);
   if (loss !== null) o.onLoss(loss);
   const { incarnation, streamCreated } = watermark;
@@ -44,9 +44,9 @@ export async function recover(o: RecoverOptions): Promise<Recovered> {
     beganBehind,
     last,
     watermark,
-    registry: await loadRegistry(ch, shard, watermark),
-    tally: await loadTally(ch, shard, incarnation),
-    index: await loadIndex(ch, shard, incarnation, o.dedupeKeysMax),
-    rollups: new RollupCache(o.rollupRowsMax, await loadLastHour(ch, shard)),
+    registry: await tables.loadRegistry(shard, watermark),
+    tally: await tables.loadTally(shard, incarnation),
+    index: await tables.loadIndex(shard, incarnation, o.dedupeKeysMax, o.dedupeFilterBytesMax),
+    rollups: new RollupCache(o.rollupRowsMax, await tables.loadLastHour(shard)),
   };
 }

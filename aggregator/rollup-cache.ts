@@ -7,9 +7,12 @@
  * be there if its hour is later than every hour that was stored at the start or dropped since: a new hour,
  * when every row is new, asks nothing.
  */
+import { GroupBook } from './group-book.ts';
 import type { RollupRow } from './rollup-row.ts';
 
 export class RollupCache {
+  /** The groups of which there may be rows: kept as long, and dropped in the same way. */
+  readonly groups: GroupBook;
   #current = new Map<string, RollupRow>();
   #previous = new Map<string, RollupRow>();
   #currentHour = -1;
@@ -21,6 +24,7 @@ export class RollupCache {
   constructor(rowsMax: number, storedHour: number) {
     this.#half = Math.max(1, Math.floor(rowsMax / 2));
     this.#knownAfter = storedHour;
+    this.groups = new GroupBook(rowsMax, storedHour);
   }
 
   get size(): number {
@@ -55,6 +59,7 @@ export class RollupCache {
    * generation that stays.
    */
   trim(): void {
+    this.groups.trim();
     if (this.#current.size < this.#half) return;
     if (this.#previous.size > 0) this.#knownAfter = Math.max(this.#knownAfter, this.#previousHour);
     this.#previous = this.#current;

@@ -2,7 +2,7 @@
  * The key of a rollup row within its shard, as text: a JSON array of tenant, meter, subject, hour (epoch
  * seconds) and the dimensions. JSON, because it is unambiguous whatever the texts hold and can be read back.
  */
-import { METER_LIMITS } from '../contract/meter.ts';
+import { METER_LIMITS, OVERFLOW_GROUP } from '../contract/meter.ts';
 
 export interface RollupKey {
   readonly tenant: string;
@@ -25,6 +25,17 @@ export function parseKey(text: string): RollupKey {
     ...string[],
   ];
   return { tenant, meter, subject, hourSeconds, dimensions };
+}
+
+/** The same subject and hour in the group of everything beyond the meter's bound. */
+export function overflowKey(text: string): string {
+  const key = parseKey(text);
+  return formatKey({ ...key, dimensions: key.dimensions.map(() => OVERFLOW_GROUP) });
+}
+
+/** An event that names the overflow group in any dimension is in it in all: it has no group of its own. */
+export function isOverflow(dimensions: readonly string[]): boolean {
+  return dimensions.includes(OVERFLOW_GROUP);
 }
 
 /** A dimension is a label: its first 256 characters are kept (in SQL: substringUTF8(value, 1, 256)). */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { VERDICTS, type Verdict } from '../contract/verdicts.ts';
-import { DedupeIndex } from './dedupe-index.ts';
+import { DedupeIndex } from './dedupe/index.ts';
 import { decideBlock, unknownIn } from './verdict.ts';
 
 /** An event as [identity, payload], with `!` behind the identity when a meter refuses it. */

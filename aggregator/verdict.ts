@@ -7,7 +7,7 @@
  * corrected and sent again under its id.
  */
 import { VERDICTS, type Verdict } from '../contract/verdicts.ts';
-import { ABSENT, type DedupeIndex } from './dedupe-index.ts';
+import { ABSENT, type DedupeIndex } from './dedupe/index.ts';
 import { positionInShard } from './position-in-shard.ts';
 
 const number = (verdict: Verdict): number => VERDICTS.indexOf(verdict);
@@ -52,11 +52,12 @@ export function decideBlock(
   return verdicts;
 }
 
-/** The events of a block that the index does not know, each identity once or more: what to ask ClickHouse for. */
+/** The events of a block that have to be asked for in ClickHouse before the block is decided. */
 export function unknownIn(index: DedupeIndex, block: Decidable): number[] {
   const unknown: number[] = [];
+  if (index.complete) return unknown;
   for (let at = 0; at < block.count; at++) {
-    if (index.look(block.identity, at * 4) === ABSENT) unknown.push(at);
+    if (index.unknown(block.identity, at * 4)) unknown.push(at);
   }
   return unknown;
 }

@@ -6,41 +6,36 @@
  * told again, because the broker may have come back with an earlier state of the bucket.
  */
 import type { WatermarkRecord } from '../contract/notice.ts';
-import { BUCKET_WATERMARKS } from '../contract/subjects.ts';
 import { backoffMs } from '../runtime/backoff.ts';
 import type { Log } from '../runtime/log.ts';
-import { openKeyValue, type KeyValue, type NatsLink } from '../runtime/nats.ts';
-import { sleep } from '../runtime/retry.ts';
+import type { Timing, WatermarkBoard } from './ports.ts';
 import type { Watermark } from './watermark.ts';
 
 const PUT_EVERY_MS = 250;
 const RETRY = { baseMs: 500, maxMs: 5_000 };
 /** Of failures in a row one is a warning each minute, the others are for debugging. */
 const WARN_EVERY_MS = 60_000;
-/** A record takes some 250 bytes in its stream, and there are at most 1,024 shards. */
-const BUCKET_BYTES_MAX = 1024 ** 2;
 
 export interface WatermarkBucketOptions {
   readonly log: Log;
-  readonly replicas: number;
+  readonly timing: Timing;
   readonly signal: AbortSignal;
 }
 
 export class WatermarkBucket {
-  readonly #link: NatsLink;
+  readonly #board: WatermarkBoard;
   readonly #options: WatermarkBucketOptions;
   /** By shard. */
   readonly #newest = new Map<number, WatermarkRecord>();
   readonly #untold = new Set<number>();
   readonly #telling = new Set<number>();
-  #bucket: Promise<KeyValue> | undefined;
   #warnedMs = -Infinity;
 
-  constructor(link: NatsLink, options: WatermarkBucketOptions) {
-    this.#link = link;
+  constructor(board: WatermarkBoard, options: WatermarkBucketOptions) {
+    this.#board = board;
     this.#options = options;
-    const forget = link.onConnection((connected) => {
-      if (connected) for (const shard of this.#newest.keys()) this.#begin(shard);
+    const forget = board.onForgotten(() => {
+      for (const shard of this.#newest.keys()) this.#begin(shard);
     });
     options.signal.addEventListener('abort', forget, { once: true });
   }
@@ -53,6 +48,12 @@ export class WatermarkBucket {
     this.#begin(shard);
   }
 
+  /** Another process tells of the shard from now on. */
+  forget(shard: number): void {
+    this.#newest.delete(shard);
+    this.#untold.delete(shard);
+  }
+
   #begin(shard: number): void {
     this.#untold.add(shard);
     if (this.#telling.has(shard)) return;
@@ -61,34 +62,27 @@ export class WatermarkBucket {
   }
 
   async #run(shard: number): Promise<void> {
-    const { signal } = this.#options;
+    const { timing, signal } = this.#options;
     for (let failures = 0; !signal.aborted && this.#untold.delete(shard);) {
       try {
         const record = JSON.stringify(this.#newest.get(shard));
-        await (await this.#open()).put(String(shard), record);
+        await this.#board.put(shard, record);
         failures = 0;
-        await sleep(PUT_EVERY_MS, signal);
+        await timing.sleep(PUT_EVERY_MS, signal);
       } catch (error) {
-        this.#untold.add(shard);
-        this.#bucket = undefined;
+        if (this.#newest.has(shard)) this.#untold.add(shard);
         this.#complain(error, shard);
-        await sleep(PUT_EVERY_MS + backoffMs(failures++, RETRY, Math.random), signal);
+        const moreMs = backoffMs(failures++, RETRY, () => timing.random());
+        await timing.sleep(PUT_EVERY_MS + moreMs, signal);
       }
     }
     this.#telling.delete(shard);
   }
 
-  /** The bucket, opened again after a failure: it may be gone. */
-  #open(): Promise<KeyValue> {
-    const { replicas } = this.#options;
-    this.#bucket ??= openKeyValue(this.#link, BUCKET_WATERMARKS, { maxBytes: BUCKET_BYTES_MAX, replicas });
-    return this.#bucket;
-  }
-
   #complain(error: unknown, shard: number): void {
-    const { log, signal } = this.#options;
+    const { log, timing, signal } = this.#options;
     if (signal.aborted) return;
-    const nowMs = performance.now();
+    const nowMs = timing.elapsedMs();
     const told = nowMs - this.#warnedMs < WARN_EVERY_MS;
     if (!told) this.#warnedMs = nowMs;
     log[told ? 'debug' : 'warn']({ error, shard }, 'the edges cannot be told the watermark yet');

@@ -1,13 +1,19 @@
 #!/usr/bin/env node
-// `npm run bench -- [edge|hostile] [--json] [--seconds N]`: measures and prints; docs/benchmarks.md says how to read it.
+// `npm run bench -- [edge|hostile|dedupe] [--json] [--seconds N]`: measures and prints; docs/benchmarks.md says how to read it.
 import { parseArgs } from 'node:util';
 import { benchEdge, type EdgeBench, type EdgeFigure } from './edge.ts';
+import { benchDedupe } from './dedupe.ts';
+import { benchDedupeEvents } from './dedupe-events.ts';
+import { printDedupe, printDedupeEvents } from './dedupe-table.ts';
 import { benchHostile, P99_BOUND_MS, type HostileFigure } from './hostile.ts';
 
-const usage = `usage: npm run bench -- [edge|hostile] [--seconds N] [--json]
+const usage = `usage: npm run bench -- [edge|hostile|dedupe] [--seconds N] [--keys N] [--events N] [--json]
 
   edge        events a second and CPU an event at the edge, beside an empty server and JSON.parse
   hostile     the latency of a quiet tenant beside clients that do their worst; fails above ${P99_BOUND_MS} ms (p99)
+  dedupe      memory and time of the dedupe index, and its rebuild from ClickHouse; with --events, whether that many
+              with 5 % duplicates end in exact totals
+  --keys      the largest index; 10,000,000 by default
   --seconds   how long each figure is measured; 4 by default
   --json      the figures as JSON
 `;
@@ -98,22 +104,30 @@ function printHostile(figures: readonly HostileFigure[]): string {
   return `${table(rows)}\n`;
 }
 
+/** Rows of events that a rebuild is measured with: a real ClickHouse takes a while to write them. */
+const REBUILD_KEYS = 5_000_000;
+
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
       json: { type: 'boolean', default: false },
       seconds: { type: 'string', default: '4' },
+      keys: { type: 'string', default: '10000000' },
+      events: { type: 'string', default: '0' },
       help: { type: 'boolean', default: false },
     },
   });
   const seconds = Number(values.seconds);
+  const [keys, events] = [Number(values.keys), Number(values.events)];
   const [what = 'edge'] = positionals;
   if (
     values.help ||
-    !['edge', 'hostile'].includes(what) ||
+    !['edge', 'hostile', 'dedupe'].includes(what) ||
     positionals.length > 1 ||
-    !(seconds > 0 && seconds <= 600)
+    !(seconds > 0 && seconds <= 600) ||
+    !(Number.isSafeInteger(keys) && keys >= 10_000 && keys <= 1_000_000_000) ||
+    !(Number.isSafeInteger(events) && events >= 0 && events <= 100_000_000)
   ) {
     (values.help ? process.stdout : process.stderr).write(usage);
     return values.help ? 0 : 64;
@@ -121,6 +135,16 @@ async function main(): Promise<number> {
   const onProgress = (text: string): void => {
     if (!values.json) process.stderr.write(`${text}\n`);
   };
+  if (what === 'dedupe' && events > 0) {
+    const found = await benchDedupeEvents({ events, keysMax: Math.ceil(events / 10), onProgress });
+    process.stdout.write(values.json ? `${JSON.stringify(found, null, 2)}\n` : printDedupeEvents(found));
+    return found.wrong.length === 0 ? 0 : 1;
+  }
+  if (what === 'dedupe') {
+    const found = await benchDedupe({ keys, rebuildKeys: Math.min(keys, REBUILD_KEYS), onProgress });
+    process.stdout.write(values.json ? `${JSON.stringify(found, null, 2)}\n` : printDedupe(found));
+    return 0;
+  }
   if (what === 'hostile') {
     const figures = await benchHostile({ seconds, onProgress });
     process.stdout.write(values.json ? `${JSON.stringify(figures, null, 2)}\n` : printHostile(figures));

@@ -8,7 +8,14 @@
  */
 import { crc32 } from 'node:zlib';
 import { BlockError, MAGIC } from './block.ts';
-import { AGGREGATIONS, meterMistakes, type Aggregation, type Meter } from './meter.ts';
+import {
+  AGGREGATIONS,
+  definitionOf,
+  meterMistakes,
+  type Aggregation,
+  type Meter,
+  type MeterFilter,
+} from './meter.ts';
 import { MESSAGE_METER } from './subjects.ts';
 import { parseObject } from './record.ts';
 
@@ -44,13 +51,46 @@ export function decodeMeterDefined(message: Uint8Array): MeterDefined {
   return parsed;
 }
 
-/** Reads the JSON of {@link MeterDefined}, as in a log message or a KV entry; null when it is not sound. */
+/** Reads the JSON of {@link MeterDefined}, as in a log message; null when it is not sound. */
 export function parseMeterRecord(text: string): MeterDefined | null {
   const value = parseObject(text);
-  if (value === null) return null;
-  const { tenant, meter } = value as { tenant?: unknown; meter?: Partial<Record<keyof Meter, unknown>> };
-  if (typeof tenant !== 'string' || typeof meter !== 'object' || meter === null) return null;
+  const tenant = value?.['tenant'];
+  const meter = parseMeter(value?.['meter']);
+  return typeof tenant !== 'string' || meter === null ? null : { tenant, meter };
+}
+
+/** What the bucket of meters holds under `tenant.key`: all versions of a meter, in order. */
+export interface MeterRecord {
+  readonly tenant: string;
+  readonly versions: readonly Meter[];
+}
+
+/** The first version stands where a {@link MeterDefined} has it; `later` is absent while there is no other. */
+export function formatMeterVersions({ tenant, versions }: MeterRecord): string {
+  const [meter, ...later] = versions.map(definitionOf);
+  return JSON.stringify({ tenant, meter, ...(later.length === 0 ? {} : { later }) });
+}
+
+/** Reads it back; null when any of it is not sound. */
+export function parseMeterVersions(text: string): MeterRecord | null {
+  const value = parseObject(text);
+  const tenant = value?.['tenant'];
+  const later = value?.['later'] ?? [];
+  if (typeof tenant !== 'string' || !Array.isArray(later)) return null;
+  const versions: Meter[] = [];
+  for (const one of [value?.['meter'], ...(later as unknown[])]) {
+    const meter = parseMeter(one);
+    if (meter === null) return null;
+    versions.push(meter);
+  }
+  return { tenant, versions };
+}
+
+function parseMeter(value: unknown): Meter | null {
+  if (typeof value !== 'object' || value === null) return null;
+  const meter = value as Partial<Record<keyof Meter, unknown>>;
   const { key, eventType, aggregation, valueProperty, groupBy } = meter;
+  const { filters = [], groupsMax, version, effectiveFromMs } = meter;
   if (
     typeof key !== 'string' ||
     typeof eventType !== 'string' ||
@@ -59,13 +99,40 @@ export function parseMeterRecord(text: string): MeterDefined | null {
     return null;
   }
   if (valueProperty !== null && typeof valueProperty !== 'string') return null;
-  if (!Array.isArray(groupBy) || groupBy.some((path) => typeof path !== 'string')) return null;
-  const sound: Meter = {
+  if (!isTexts(groupBy) || !Array.isArray(filters) || !filters.every(isFilter)) return null;
+  if (!isOptionalNumber(groupsMax) || !isOptionalNumber(version) || !isOptionalNumber(effectiveFromMs))
+    return null;
+  const read: Meter = {
     key,
     eventType,
     aggregation: aggregation as Aggregation,
     valueProperty,
-    groupBy: groupBy as string[],
+    groupBy,
+    filters: filters.map(filterOf),
+    ...(groupsMax === undefined ? {} : { groupsMax }),
+    ...(version === undefined ? {} : { version }),
+    ...(effectiveFromMs === undefined ? {} : { effectiveFromMs }),
   };
-  return meterMistakes(sound).length === 0 ? { tenant, meter: sound } : null;
+  return meterMistakes(read).length === 0 ? definitionOf(read) : null;
+}
+
+/** One list and not the other: with both it would be a guess what is meant. */
+function isFilter(value: unknown): value is MeterFilter {
+  if (typeof value !== 'object' || value === null) return false;
+  const { property, in: taken, notIn } = value as { property?: unknown; in?: unknown; notIn?: unknown };
+  if (typeof property !== 'string') return false;
+  return taken === undefined ? isTexts(notIn) : notIn === undefined && isTexts(taken);
+}
+
+function filterOf(filter: MeterFilter): MeterFilter {
+  const { property } = filter;
+  return 'in' in filter ? { property, in: filter.in } : { property, notIn: filter.notIn };
+}
+
+function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((one) => typeof one === 'string');
+}
+
+function isOptionalNumber(value: unknown): value is number | undefined {
+  return value === undefined || typeof value === 'number';
 }

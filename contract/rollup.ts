@@ -56,5 +56,8 @@ export function readTotals(totals: Totals, aggregation: Aggregation): string {
       return formatQuantity(totals.latest);
     case 'average':
       return unscaleDecimal(totals.sum / totals.count, QUANTITY_SCALE);
+    case 'unique_count':
+      // How many values are distinct cannot be told from totals: it is asked of the raw events.
+      throw new Error('a unique count cannot be read from totals');
   }
 }

@@ -18,6 +18,8 @@ export const BUCKET_METERS = 'tallyline_meters';
 export const BUCKET_QUOTAS = 'tallyline_quotas';
 /** How far each shard is durable, told by its aggregator; see notice.ts. A hint to be checked, never the truth. */
 export const BUCKET_WATERMARKS = 'tallyline_watermarks';
+/** Which aggregators live, and which of them counts which shard; aggregator/ownership.ts. */
+export const BUCKET_LEASES = 'tallyline_leases';
 /** Facts about the deployment that all processes must agree on: shard count, identity key fingerprint. */
 export const BUCKET_DEPLOYMENT = 'tallyline_deployment';
 

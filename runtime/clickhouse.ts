@@ -7,6 +7,13 @@
  * Inserts are synchronous (async_insert is on by default in recent servers, and then an answer does not
  * mean written) and compare the rows the server says it wrote with the rows sent. The table must not feed
  * materialized views, whose rows would be counted too.
+ *
+ * A guarded insert writes only if a condition holds when the server begins with it. The rows go through the table
+ * function input(), whose types are the table's, so that a WHERE can stand beside them; its condition names no
+ * column, so the server works it out once, before the first row, and throws at the first rows instead of writing
+ * them. (With no rows it need not throw, and has nothing to write.) A guard costs 3 to
+ * 4 ms of the server's CPU for each insert, whatever its size (chdb 26.7: 1 row 8.4 ms instead of 5.0, 200,000 rows
+ * 63 instead of 60).
  */
 import { Readable } from 'node:stream';
 import {
@@ -43,22 +50,50 @@ export class InsertError extends Error {
   }
 }
 
+/** The guard of an insert did not hold: nothing was written. */
+export class GuardError extends Error {
+  constructor(what: string, cause?: unknown) {
+    super(what, { cause });
+    this.name = 'GuardError';
+  }
+}
+
+/** What must hold when the server begins with an insert. */
+export interface Guard {
+  /** A Boolean of SQL that names no column of the insert; a scalar subquery may read other tables. */
+  readonly condition: string;
+  /** Its `{name:Type}` values. */
+  readonly params: Readonly<Record<string, unknown>>;
+}
+
+const GUARD_FAILED = 'the guard of this insert does not hold';
+
+/** The guard as a predicate for the WHERE of an INSERT … SELECT that is run as a command. */
+export function guardPredicate({ condition }: Guard): string {
+  return `throwIf(NOT (${condition}), '${GUARD_FAILED}') = 0`;
+}
+
 export type Settings = Record<string, string | number>;
 
 export interface ClickHouse {
   rows<T>(query: string, params?: Record<string, unknown>): Promise<T[]>;
   /** The answer as it comes, in `format` (CSVWithNames, JSONEachRow, Parquet, …), for passing through. */
   stream(query: string, params: Record<string, unknown>, format: string): Promise<Readable>;
-  /** Inserts `rows` rows that `body` holds in Native format, with these columns. Throws InsertError. */
+  /** Inserts `rows` rows that `body` holds in Native format, with these columns. Throws InsertError, GuardError. */
   insertNative(
     table: string,
     columns: readonly string[],
     body: Uint8Array | readonly Uint8Array[],
     rows: number,
     settings?: Settings,
+    guard?: Guard,
   ): Promise<void>;
-  /** Inserts objects by column name; bigints are written as decimal digits. Throws InsertError. */
-  insertJson(table: string, rows: readonly object[]): Promise<void>;
+  /**
+   * Inserts objects by column name; bigints are written as decimal digits. With a guard all rows must have the
+   * columns of the first. Throws InsertError, GuardError.
+   */
+  insertJson(table: string, rows: readonly object[], guard?: Guard): Promise<void>;
+  /** Throws QueryError; GuardError where a `guardPredicate` in it did not hold. */
   command(sql: string, params?: Record<string, unknown>): Promise<void>;
   ping(): Promise<void>;
   close(): Promise<void>;
@@ -92,17 +127,45 @@ export function connectClickHouse(o: ClickHouseOptions): ClickHouse {
     json: { parse: JSON.parse, stringify: stringifyExact },
   });
 
+  /** By table: column name to type. */
+  const types = new Map<string, ReadonlyMap<string, string>>();
+
+  /** The types of these columns, as input() takes them. */
+  const structureOf = async (table: string, columns: readonly string[]): Promise<string> => {
+    let known = types.get(table);
+    if (known === undefined || columns.some((column) => !known!.has(column))) {
+      const answer = await client.query({
+        query:
+          'SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}',
+        query_params: { table },
+        format: 'JSONEachRow',
+      });
+      const rows = await answer.json<{ name: string; type: string }>();
+      known = new Map(rows.map(({ name, type }) => [name, type]));
+      types.set(table, known);
+    }
+    // A column that is not there is left to the insert, which says so.
+    return columns.map((column) => `${column} ${known.get(column) ?? 'String'}`).join(', ');
+  };
+
   const insert = async (
     table: string,
     columns: readonly string[],
     format: string,
     body: Readable,
     s: Settings,
+    guard: Guard | undefined,
   ) => {
-    const list = columns.length === 0 ? '' : ` (${columns.map(checkedName).join(', ')})`;
+    const names = columns.map(checkedName).join(', ');
+    const list = columns.length === 0 ? '' : ` (${names})`;
+    const from =
+      guard === undefined
+        ? ''
+        : ` SELECT ${names} FROM input(${quoted(await structureOf(table, columns))}) WHERE ${guardPredicate(guard)}`;
     const { stream, summary } = await client.exec({
-      query: `INSERT INTO ${checkedName(table)}${list} FORMAT ${format}`,
+      query: `INSERT INTO ${checkedName(table)}${list}${from} FORMAT ${format}`,
       values: body,
+      ...(guard === undefined ? {} : { query_params: guard.params }),
       clickhouse_settings: asSettings({ ...INSERT_SETTINGS, ...s }),
     });
     for await (const _ of stream) void _;
@@ -116,12 +179,15 @@ export function connectClickHouse(o: ClickHouseOptions): ClickHouse {
     chunks: readonly Uint8Array[],
     rows: number,
     settings: Settings,
+    guard: Guard | undefined,
   ) => {
     let written: number | undefined;
     try {
-      written = await insert(table, columns, format, Readable.from(chunks, { objectMode: false }), settings);
+      const body = Readable.from(chunks, { objectMode: false });
+      written = await insert(table, columns, format, body, settings, guard);
     } catch (error) {
       const { message, code } = told(error);
+      if (isGuardFailure(code, message)) throw new GuardError(`insert into ${table}: ${GUARD_FAILED}`, error);
       // Errors of parsing and of names come before anything is written; of all others it is not known.
       throw new InsertError(`insert into ${table}: ${message}`, code, !BEFORE_WRITING.has(code), error);
     }
@@ -144,14 +210,15 @@ export function connectClickHouse(o: ClickHouseOptions): ClickHouse {
         return (await client.exec({ query: sql, query_params: params })).stream;
       });
     },
-    insertNative(table, columns, body, rows, settings = {}) {
+    insertNative(table, columns, body, rows, settings = {}, guard) {
       const chunks = body instanceof Uint8Array ? [body] : body;
-      return insertExactly(table, columns, 'Native', chunks, rows, settings);
+      return insertExactly(table, columns, 'Native', chunks, rows, settings, guard);
     },
-    async insertJson(table, rows) {
+    async insertJson(table, rows, guard) {
       if (rows.length === 0) return;
-      const lines = rows.map((row) => `${stringifyExact(row)}\n`).join('');
-      await insertExactly(table, [], 'JSONEachRow', [Buffer.from(lines)], rows.length, {});
+      const lines = [Buffer.from(rows.map((row) => `${stringifyExact(row)}\n`).join(''))];
+      const columns = guard === undefined ? [] : Object.keys(rows[0]!);
+      await insertExactly(table, columns, 'JSONEachRow', lines, rows.length, {}, guard);
     },
     async command(sql, params = {}) {
       await failing(sql, () => client.command({ query: sql, query_params: params }));
@@ -190,6 +257,7 @@ async function failing<T>(query: string, run: () => Promise<T>): Promise<T> {
     return await run();
   } catch (error) {
     const { message, code } = told(error);
+    if (isGuardFailure(code, message)) throw new GuardError(GUARD_FAILED, error);
     throw new QueryError(`${message} (in: ${query.trim().slice(0, 200)})`, code, error);
   }
 }
@@ -198,6 +266,18 @@ function told(error: unknown): { message: string; code: number } {
   if (error instanceof ClickHouseError)
     return { message: error.message.slice(0, MESSAGE_MAX), code: Number(error.code) };
   return { message: error instanceof Error ? error.message : String(error), code: 0 };
+}
+
+/** ClickHouse's own code of throwIf. */
+const THROWN_IF = 395;
+
+function isGuardFailure(code: number, message: string): boolean {
+  return code === THROWN_IF && message.includes(GUARD_FAILED);
+}
+
+/** Types of a schema hold quotes (DateTime('UTC')). */
+function quoted(text: string): string {
+  return `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
 }
 
 function checkedName(name: string): string {

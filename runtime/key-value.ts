@@ -26,9 +26,12 @@ export interface KeyValue {
    * never told of). Resolves once the present entries were delivered and goes on until the signal. Survives
    * reconnects without missing the newest value of a key; values in between may be skipped, and entries
    * told again; keys that vanished with a lost bucket are told as null. Rejects when the bucket cannot be
-   * read at first. `onEntry` must not throw.
+   * read at first. `onEntry` must not throw. A lost bucket begins its revisions anew.
    */
-  watch(onEntry: (key: string, value: string | null) => void, signal: AbortSignal): Promise<void>;
+  watch(
+    onEntry: (key: string, value: string | null, revision: number) => void,
+    signal: AbortSignal,
+  ): Promise<void>;
 }
 
 export interface BucketOptions {
@@ -91,7 +94,10 @@ class Bucket implements KeyValue {
     return this.kv.delete(encodeKey(key));
   }
 
-  watch(onEntry: (key: string, value: string | null) => void, signal: AbortSignal): Promise<void> {
+  watch(
+    onEntry: (key: string, value: string | null, revision: number) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
       this.follow(onEntry, signal, resolve).then(resolve, reject);
     });
@@ -102,7 +108,7 @@ class Bucket implements KeyValue {
    * again, and a key that was told of and is not among them is told to be gone.
    */
   private async follow(
-    onEntry: (key: string, value: string | null) => void,
+    onEntry: (key: string, value: string | null, revision: number) => void,
     signal: AbortSignal,
     onPresent: () => void,
   ): Promise<void> {
@@ -111,17 +117,17 @@ class Bucket implements KeyValue {
     for (let attempt = 0; !signal.aborted; attempt++) {
       const fresh = new Set<string>();
       const entries = this.entries(signal, () => {
-        for (const key of told) if (!fresh.has(key)) onEntry(key, null);
+        for (const key of told) if (!fresh.has(key)) onEntry(key, null, 0);
         told = fresh;
         present = true;
         attempt = 0;
         onPresent();
       });
       try {
-        for await (const { key, value } of entries) {
+        for await (const { key, value, revision } of entries) {
           if (value === null) fresh.delete(key);
           else fresh.add(key);
-          onEntry(key, value);
+          onEntry(key, value, revision);
         }
       } catch (error) {
         if (this.link.nc.isClosed() || !present) throw error;
@@ -135,7 +141,7 @@ class Bucket implements KeyValue {
   private async *entries(
     signal: AbortSignal,
     onPresent: () => void,
-  ): AsyncGenerator<{ key: string; value: string | null }, void, void> {
+  ): AsyncGenerator<{ key: string; value: string | null; revision: number }, void, void> {
     const prefix = `$KV.${this.bucket}.`;
     let present = false;
     const noneWaits = (pending: number) => {
@@ -150,12 +156,13 @@ class Bucket implements KeyValue {
       signal,
       onPosition: noneWaits,
     });
-    for await (const { message, pending } of messages) {
+    for await (const { message, sequence, pending } of messages) {
       const operation = message.headers?.get('KV-Operation') ?? '';
       const deleted = operation === 'DEL' || operation === 'PURGE';
       yield {
         key: decodeKey(message.subject.slice(prefix.length)),
         value: deleted ? null : message.string(),
+        revision: sequence,
       };
       noneWaits(pending);
     }

@@ -293,6 +293,12 @@ describe('a flush that crashed, and a log that was lost below it', () => {
     ['before the watermark', { closed: ['watermarks'], cut: 'within', grown: false }],
   ];
 
+  /** The tables that a flush writes although it cannot write these: nothing is counted before what was refused is kept. */
+  const reachedBefore = (closed: readonly string[]): string[] =>
+    closed.includes('refused_events')
+      ? ['events']
+      : ['events', ...derived].filter((table) => !closed.includes(table));
+
   test.each(crashes)('%s', async (_, { closed, inPart = false, cut, grown, broughtBack = false }) => {
     if (cut === 'below') await keepStorage('base');
     // For a cut within what was read, all of it must come together before the flush is taken.
@@ -313,9 +319,7 @@ describe('a flush that crashed, and a log that was lost below it', () => {
       await world.eventually('rows beyond the watermark', async () => {
         if ((await world.metric('tallyline_aggregator_flush_failures_total')) === 0) return false;
         if (!(await readBeyond(kept))) return false;
-        const found = await Promise.all(
-          ['events', ...derived].filter((table) => !closed.includes(table)).map(beyondWatermark),
-        );
+        const found = await Promise.all(reachedBefore(closed).map(beyondWatermark));
         return found.every((rows) => rows > 0);
       });
       await world.end('SIGKILL');

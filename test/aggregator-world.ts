@@ -86,6 +86,8 @@ export class AggregatorWorld {
         TALLYLINE_STOP_WITH_PARENT: '1',
         TALLYLINE_LOG_LEVEL: 'warn',
         TALLYLINE_AGGREGATOR_THREADS: '1',
+        // One that is started again takes the shards of the one before it at once.
+        TALLYLINE_AGGREGATOR_NAME: 'test',
         ...env,
       },
       stdio: ['pipe', 'pipe', 'pipe'],

@@ -230,7 +230,7 @@ describe('the aggregator', () => {
   }, 60_000);
 
   test('two owners of the same shards count nothing twice', async () => {
-    const other = await world.launch();
+    const other = await world.launch({ TALLYLINE_AGGREGATOR_NAME: 'other' });
     expect(other.ops).not.toBe('');
     await world.start();
     const publishing = load();

@@ -4,9 +4,10 @@ import { expect, test } from 'vitest';
 import { prepare, REFUSALS } from '../aggregator/prepare.ts';
 import { metersInForce } from '../aggregator/registry.ts';
 import { BlockBuilder } from '../contract/block-builder.ts';
-import type { MeterDefined } from '../contract/control.ts';
+import { formatMeterVersions, type MeterDefined } from '../contract/control.ts';
 import { EventBatch } from '../contract/event-batch.ts';
-import { AGGREGATIONS } from '../contract/meter.ts';
+import { AGGREGATIONS, type MeterFilter } from '../contract/meter.ts';
+import { HOUR_MS } from '../contract/window.ts';
 import { Admission } from '../ingest/read/admit.ts';
 import { readBody, type BodyContext } from '../ingest/read/body.ts';
 import { MeterBook } from '../ingest/tenant/meters.ts';
@@ -14,24 +15,51 @@ import { MeterBook } from '../ingest/tenant/meters.ts';
 // The edge tells a sender what the aggregator would do to an event for the sake of its meters. Here both judge the
 // same events: the edge while it reads them, the aggregator from a real block of them.
 
+const NOW_MS = Date.UTC(2026, 10, 21);
 const admission = new Admission({ eventAgeDaysMax: 30, eventAheadSecondsMax: 60, batchEventsMax: 100 });
 const contextOf = (meters: MeterBook): BodyContext => ({
   admission,
   meters,
   tenant: 'acme',
   tenantBytes: Buffer.from('acme'),
-  nowMs: Date.UTC(2026, 10, 21),
+  nowMs: NOW_MS,
 });
 
 const PATHS = ['a', 'b', 'a.b', 'b.a', 'n.x', 'ü', '\ufeff'];
+const TEXTS = ['', '0', '1', '1.5', '7', '007', '-1', 'null', 'true', '[1]', '{}', '0.000000001', '１'];
+interface SomeFilter {
+  readonly property: string;
+  readonly values: string[];
+  readonly isIn: boolean;
+}
+const filter: fc.Arbitrary<SomeFilter> = fc.record({
+  property: fc.constantFrom('region', ...PATHS),
+  values: fc.uniqueArray(fc.constantFrom(...TEXTS), { minLength: 1, maxLength: 8 }),
+  isIn: fc.boolean(),
+});
+/** Versions of the meter behind the first: what they change, from which hour on. */
+const change = fc.record({ path: fc.constantFrom(...PATHS), filters: fc.array(filter, { maxLength: 2 }) });
+
 const definition: fc.Arbitrary<Omit<MeterDefined['meter'], 'key'>> = fc
   .record({
     eventType: fc.constantFrom('request', 'login', '\ufeffrequest'),
     aggregation: fc.constantFrom(...AGGREGATIONS),
     path: fc.constantFrom(...PATHS),
     groupBy: fc.subarray(['region', 'a', 'b']),
+    filters: fc.oneof(
+      { weight: 2, arbitrary: fc.constant<SomeFilter[]>([]) },
+      fc.array(filter, { maxLength: 3 }),
+    ),
   })
-  .map(({ path, ...rest }) => ({ ...rest, valueProperty: rest.aggregation === 'count' ? null : path }));
+  .map(({ path, filters, ...rest }) => ({
+    ...rest,
+    filters: filters.map(filterOf),
+    valueProperty: rest.aggregation === 'count' ? null : path,
+  }));
+
+function filterOf({ property, values, isIn }: SomeFilter): MeterFilter {
+  return isIn ? { property, in: values } : { property, notIn: values };
+}
 
 const decimal = fc
   .tuple(
@@ -59,7 +87,11 @@ const data = fc.dictionary(
   fc.oneof(scalar, fc.dictionary(fc.constantFrom('a', 'b', 'x'), scalar, { maxKeys: 3 })),
   { maxKeys: 5 },
 );
-const event = fc.record({ type: fc.constantFrom('request', 'login', 'other', '\ufeffrequest'), data });
+const event = fc.record({
+  hour: fc.nat({ max: 3 }),
+  type: fc.constantFrom('request', 'login', 'other', '\ufeffrequest'),
+  data,
+});
 
 test('the edge refuses an event for the sake of a meter just when the aggregator would, and with the same code', () => {
   const packr = new Packr({ useRecords: false });
@@ -67,20 +99,31 @@ test('the edge refuses an event for the sake of a meter just when the aggregator
   const seen = new Map<string, number>();
   fc.assert(
     fc.property(
-      fc.array(definition, { maxLength: 4 }),
+      fc.array(fc.tuple(definition, fc.array(change, { maxLength: 2 })), { maxLength: 4 }),
       fc.array(event, { minLength: 1, maxLength: 5 }),
       fc.constantFrom('json' as const, 'msgpack' as const),
       (definitions, sent, format) => {
-        const defined = definitions.map((meter, at) => ({
-          tenant: 'acme',
-          meter: { key: `m${at}`, ...meter },
-        }));
         const book = new MeterBook();
-        for (const one of defined) expect(book.set(`acme.${one.meter.key}`, JSON.stringify(one))).toBe(true);
-        const events = sent.map(({ type, data: fields }, at) => ({
+        const defined = definitions.flatMap(([first, changes], at) => {
+          const meter = { key: `m${at}`, ...first };
+          const versions = [
+            meter,
+            ...changes.map(({ path, filters }, before) => ({
+              ...meter,
+              filters: filters.map(filterOf),
+              valueProperty: meter.valueProperty === null ? null : path,
+              version: before + 2,
+              effectiveFromMs: NOW_MS + (before - 2) * HOUR_MS,
+            })),
+          ];
+          expect(book.set(`acme.m${at}`, formatMeterVersions({ tenant: 'acme', versions }))).toBe(true);
+          return versions.map((version) => ({ tenant: 'acme', meter: version }));
+        });
+        const events = sent.map(({ type, hour, data: fields }, at) => ({
           id: `e${at}`,
           type,
           subject: 's',
+          time: new Date(NOW_MS + (hour - 3) * HOUR_MS).toISOString(),
           data: fields,
         }));
         const body = format === 'json' ? Buffer.from(JSON.stringify(events)) : packr.pack(events);
@@ -109,7 +152,7 @@ test('the edge refuses an event for the sake of a meter just when the aggregator
           outcome.rejected.filter(({ index }) => !others.has(index)).map(({ index, code }) => [index, code]),
         );
         expect(byEdge).toEqual(byAggregator);
-        const types = new Set(definitions.map(({ eventType }) => eventType));
+        const types = new Set(definitions.map(([{ eventType }]) => eventType));
         expect(outcome.unmatched).toBe(kept.filter((index) => !types.has(events[index]!.type)).length);
         for (const code of byAggregator.values()) seen.set(code, (seen.get(code) ?? 0) + 1);
       },

@@ -66,20 +66,21 @@ const shell: Readonly<Partial<Record<Folder, string>>> = {
   contract: '',
   ingest: `deployment main http/server journal/courier journal/journal journal/journal-disk journal/journal-lock
     journal/journal-recovery journal/journaling journal/releases journal/resends`,
-  aggregator: `backlog consume flush incarnation incarnation-store log-mark main patience purge read-shard recover store
-    surviving-prefix watermark-bucket`,
-  ledger: `audit balance close conservation customers entitlements grants invoices journal-store main meters mirror
-    outbox plans post-usage posting-loop posting-turn publish quotas residues tenants usage-totals usage-work
-    verify api/accounts api/auth api/conservation api/customers api/invoices api/keys api/meters api/plans
-    api/quota api/refused api/server api/write api/usage/routes`,
+  aggregator: `backlog consume counting flush incarnation incarnation-store lease-bucket log-mark main nats-log owners
+    ownership patience purge read-shard recover store surviving-prefix tables watermark-bucket dedupe/look-up
+    dedupe/rebuild`,
+  ledger: `audit balance close conservation customers entitlements grants invoices journal-store main meter-versions
+    meters mirror outbox plans post-usage posting-loop posting-turn publish quotas residues rollup-check
+    tenants unique-counts usage-totals usage-work verify api/accounts api/auth api/conservation api/customers
+    api/invoices api/keys api/meters api/plans api/quota api/refused api/server api/write api/usage/routes`,
   'billing-sync': 'inbox loop main outbox push reconcile store stripe webhook',
   client: 'clock delivery exit http index spool spool-lock spool-segment websocket',
 };
 
 /** Of these, the few that own a timer or the clock. Time reaches all others as an argument, chance always does. */
 const owners: readonly string[] = [
-  'aggregator/flush.ts',
   'aggregator/main.ts',
+  'aggregator/timing.ts',
   'client/clock.ts',
   'ingest/http/http.ts',
   'ingest/http/server.ts',

@@ -7,25 +7,32 @@
  * ago, or a bucket that cannot be read, lets an event through, and the log decides as ever. The rules are those of
  * aggregator/prepare.ts, to the letter; test/edge-meters.test.ts holds the two together.
  *
- * An event costs a comparison of its type with the last one and, for each meter, of the number of one place: a
- * meter remembers the place of its value and where among the fields it stood the last time. Only a value that is
- * sent as text is looked at.
+ * An event costs a comparison of its type with the last one and, for each meter that needs a value, of the number of
+ * one place: a meter remembers the place of its value and where among the fields it stood the last time. Only a value
+ * that is sent as text is looked at. Filters come first: what a filter leaves out is not asked for its value. Which
+ * version of a meter holds is decided by the time of the event.
  */
 import { SLACK_BYTES, sameWords } from '../../contract/byte-words.ts';
-import { parseMeterRecord } from '../../contract/control.ts';
+import { parseMeterVersions } from '../../contract/control.ts';
 import { TYPE, type EventBatch } from '../../contract/event-batch.ts';
 import { FIELD_LITERAL, FIELD_NUMBER } from '../../contract/fields.ts';
-import { sameMeter, type Meter } from '../../contract/meter.ts';
+import {
+  effectiveFromOf,
+  filterValues,
+  mantissasAmong,
+  sameMeter,
+  type Meter,
+  type MeterFilter,
+} from '../../contract/meter.ts';
 import type { PathTable } from '../../contract/path-table.ts';
 import type { EdgeRejectionCode } from '../../contract/rejections.ts';
 import { TextHash } from '../../contract/text-hash.ts';
 import { decimalFault } from '../read/decimal-text.ts';
 import type { Draft } from '../read/draft.ts';
 
-/** A meter that needs a value; a count needs none. */
-interface Needed {
-  readonly meter: Meter;
-  /** The dotted path of the value in UTF-8, and its hash. */
+/** A path in `data` that is asked for. */
+interface Sought {
+  /** The dotted path in UTF-8, and its hash. */
   readonly path: Uint8Array;
   readonly low: number;
   readonly high: number;
@@ -34,18 +41,38 @@ interface Needed {
   field: number;
 }
 
+interface SoughtFilter {
+  readonly at: Sought;
+  readonly isIn: boolean;
+  /** Its values as they are, and in UTF-8. */
+  readonly texts: readonly string[];
+  readonly bytes: readonly Uint8Array[];
+  /** The numbers among the values, as mantissas, by scale. */
+  readonly numbers: (ReadonlySet<number> | undefined)[];
+}
+
+/** A version of a meter, and what it needs; a count needs nothing. */
+interface Needed {
+  readonly meter: Meter;
+  readonly fromMs: number;
+  readonly value: Sought | null;
+  readonly filters: readonly SoughtFilter[];
+}
+
 interface TypeMeters {
   /** UTF-8 with SLACK_BYTES behind it, and its length without them. */
   readonly type: DataView;
   readonly length: number;
-  readonly needed: readonly Needed[];
-  /** Which state of which path table the places in `needed` are of. */
+  /** The versions of each meter of which any needs a value, in order. */
+  readonly needed: readonly (readonly Needed[])[];
+  readonly sought: readonly Sought[];
+  /** Which state of which path table the places in `sought` are of. */
   epoch: number;
 }
 
 interface TenantMeters {
-  /** By key, in the order in which they became known. */
-  readonly meters: Map<string, Meter>;
+  /** Versions by key, in the order in which the keys became known. */
+  readonly meters: Map<string, readonly Meter[]>;
   /** By `low` of the hash of the type's bytes. Null: to be made when the next event comes. */
   types: Map<number, TypeMeters[]> | null;
 }
@@ -77,28 +104,29 @@ export class MeterBook {
   }
 
   /**
-   * Takes an entry of the bucket: the JSON of a MeterDefined under `tenant.key`, or null for one that is gone.
+   * Takes an entry of the bucket: the versions of a meter under `tenant.key`, or null for one that is gone.
    * False when it is not sound: then no meter of that name is known here, and the log decides alone.
    */
   set(entry: string, json: string | null): boolean {
     const dot = entry.lastIndexOf('.');
     if (dot < 0) return json === null;
     const [tenant, key] = [entry.slice(0, dot), entry.slice(dot + 1)];
-    const defined = json === null ? null : parseMeterRecord(json);
+    const record = json === null ? null : parseMeterVersions(json);
     if (
-      defined === null ||
-      defined.tenant !== tenant ||
-      defined.meter.key !== key ||
-      !isUnicode(defined.meter)
+      record === null ||
+      record.tenant !== tenant ||
+      record.versions.some((meter) => meter.key !== key || !isUnicode(meter))
     ) {
       this.#forget(tenant, key);
       return json === null;
     }
     let known = this.#tenants.get(tenant);
     if (known === undefined) this.#tenants.set(tenant, (known = { meters: new Map(), types: null }));
+    const { versions } = record;
     const before = known.meters.get(key);
-    if (before !== undefined && sameMeter(before, defined.meter)) return true;
-    known.meters.set(key, defined.meter);
+    if (before?.length === versions.length && versions.every((meter, at) => sameMeter(before[at]!, meter)))
+      return true;
+    known.meters.set(key, versions);
     known.types = null;
     this.#type = null;
     return true;
@@ -114,11 +142,13 @@ export class MeterBook {
     if (type === null) return null;
     if (batch.paths !== this.#paths || batch.paths.generation !== this.#generation) this.#meet(batch.paths);
     if (type.epoch !== this.#epoch) {
-      for (const needed of type.needed) needed.place = 0;
+      for (const sought of type.sought) sought.place = 0;
       type.epoch = this.#epoch;
     }
-    for (const needed of type.needed) {
-      const code = this.#value(needed, batch);
+    for (const versions of type.needed) {
+      const needed = versions.length === 1 ? versions[0]! : versionAt(versions, batch.timeMs[batch.count]!);
+      if (needed.value === null || !this.#passes(needed.filters, batch)) continue;
+      const code = this.#value(needed.meter, needed.value, batch);
       if (code !== null) {
         this.faultField = `data.${needed.meter.valueProperty} (meter ${needed.meter.key})`;
         return code;
@@ -127,37 +157,50 @@ export class MeterBook {
     return null;
   }
 
-  #value(needed: Needed, batch: EventBatch): EdgeRejectionCode | null {
-    const first = batch.fieldStart[batch.count]!;
-    let at = first + needed.field;
-    if (needed.place === 0 || at >= batch.fieldCount || batch.path[at] !== needed.place) {
-      at = this.#search(needed, batch, first);
-      if (at < 0) return 'meter_value_missing';
+  #passes(filters: readonly SoughtFilter[], batch: EventBatch): boolean {
+    for (const filter of filters) {
+      const at = this.#at(filter.at, batch);
+      if (isAmong(filter, batch, at) !== filter.isIn) return false;
     }
+    return true;
+  }
+
+  #value(meter: Meter, value: Sought, batch: EventBatch): EdgeRejectionCode | null {
+    const at = this.#at(value, batch);
+    if (at < 0) return 'meter_value_missing';
     const tag = batch.code[at]! >>> 8;
     if (tag === FIELD_NUMBER) return null;
     const start = batch.textStart[at]!;
     const end = batch.textEnd[at]!;
     if (tag === FIELD_LITERAL) {
       const isNull = end - start === 4 && batch.bytes[start] === 0x6e;
-      return isNull ? 'meter_value_missing' : 'meter_value_not_a_number';
+      if (isNull) return 'meter_value_missing';
+      return meter.aggregation === 'unique_count' ? null : 'meter_value_not_a_number';
     }
+    if (meter.aggregation === 'unique_count') return null;
     const fault = decimalFault(batch.bytes, start, end);
     if (fault === null) return null;
     return fault === 'not_a_decimal' ? 'meter_value_not_a_number' : 'meter_value_out_of_range';
   }
 
-  /** The field of the draft that has the needed path, or -1. */
-  #search(needed: Needed, batch: EventBatch, first: number): number {
+  /** The field of the draft that has the path, or -1. */
+  #at(sought: Sought, batch: EventBatch): number {
+    const first = batch.fieldStart[batch.count]!;
+    const at = first + sought.field;
+    const isThere = sought.place !== 0 && at < batch.fieldCount && batch.path[at] === sought.place;
+    return isThere ? at : this.#search(sought, batch, first);
+  }
+
+  #search(sought: Sought, batch: EventBatch, first: number): number {
     const { paths, path } = batch;
     for (let at = first; at < batch.fieldCount; at++) {
       const place = path[at]!;
-      if (place !== needed.place) {
-        if (paths.hashLow[place] !== needed.low || paths.hashHigh[place] !== needed.high) continue;
-        if (!this.#isPath(paths, place, needed.path)) continue;
-        needed.place = place;
+      if (place !== sought.place) {
+        if (paths.hashLow[place] !== sought.low || paths.hashHigh[place] !== sought.high) continue;
+        if (!this.#isPath(paths, place, sought.path)) continue;
+        sought.place = place;
       }
-      needed.field = at - first;
+      sought.field = at - first;
       return at;
     }
     return -1;
@@ -199,30 +242,78 @@ export class MeterBook {
     this.#type = null;
   }
 
-  #byType(meters: ReadonlyMap<string, Meter>): Map<number, TypeMeters[]> {
-    const neededBy = new Map<string, Needed[]>();
-    for (const meter of meters.values()) {
-      let needed = neededBy.get(meter.eventType);
-      if (needed === undefined) neededBy.set(meter.eventType, (needed = []));
-      if (meter.valueProperty === null) continue;
-      const path = utf8.encode(meter.valueProperty);
-      this.#hash.of(path, 0, path.length);
-      const [low, high] = [this.#hash.low >>> 0, this.#hash.high >>> 0];
-      needed.push({ meter, path, low, high, place: 0, field: 0 });
+  #byType(meters: ReadonlyMap<string, readonly Meter[]>): Map<number, TypeMeters[]> {
+    const neededBy = new Map<string, { needed: Needed[][]; sought: Sought[] }>();
+    for (const versions of meters.values()) {
+      // A version has the type of those before it.
+      const { eventType } = versions[0]!;
+      let of = neededBy.get(eventType);
+      if (of === undefined) neededBy.set(eventType, (of = { needed: [], sought: [] }));
+      if (versions.some(({ valueProperty }) => valueProperty !== null))
+        of.needed.push(versions.map((meter) => this.#needed(meter, of.sought)));
     }
     const types = new Map<number, TypeMeters[]>();
-    for (const [name, needed] of neededBy) {
+    for (const [name, { needed, sought }] of neededBy) {
       const bytes = utf8.encode(name);
       const padded = new Uint8Array(bytes.length + SLACK_BYTES);
       padded.set(bytes);
       this.#hash.of(bytes, 0, bytes.length);
-      const entry = { type: new DataView(padded.buffer), length: bytes.length, needed, epoch: -1 };
+      const entry = { type: new DataView(padded.buffer), length: bytes.length, needed, sought, epoch: -1 };
       const others = types.get(this.#hash.low);
       if (others === undefined) types.set(this.#hash.low, [entry]);
       else others.push(entry);
     }
     return types;
   }
+
+  #needed(meter: Meter, sought: Sought[]): Needed {
+    const { valueProperty, filters = [] } = meter;
+    const seek = (path: string): Sought => {
+      const one = this.#sought(path);
+      sought.push(one);
+      return one;
+    };
+    return {
+      meter,
+      fromMs: effectiveFromOf(meter),
+      value: valueProperty === null ? null : seek(valueProperty),
+      filters: filters.map((filter) => soughtFilter(filter, seek(filter.property))),
+    };
+  }
+
+  #sought(dotted: string): Sought {
+    const path = utf8.encode(dotted);
+    this.#hash.of(path, 0, path.length);
+    return { path, low: this.#hash.low >>> 0, high: this.#hash.high >>> 0, place: 0, field: 0 };
+  }
+}
+
+/** The last version that begins at or before the event; it is what the hour decides too, in which versions begin. */
+function versionAt(versions: readonly Needed[], timeMs: number): Needed {
+  let last = versions[0]!;
+  for (const version of versions) if (version.fromMs <= timeMs) last = version;
+  return last;
+}
+
+function soughtFilter(filter: MeterFilter, at: Sought): SoughtFilter {
+  const texts = filterValues(filter);
+  return { at, isIn: 'in' in filter, texts, bytes: texts.map((text) => utf8.encode(text)), numbers: [] };
+}
+
+/** Whether the value of a field, -1 for none, is one of the filter's. */
+function isAmong(filter: SoughtFilter, batch: EventBatch, at: number): boolean {
+  if (at < 0) return filter.texts.includes('');
+  const code = batch.code[at]!;
+  if (code >>> 8 === FIELD_NUMBER) {
+    const scale = code & 0xff;
+    return (filter.numbers[scale] ??= mantissasAmong(filter.texts, scale)).has(batch.mantissa[at]!);
+  }
+  const [start, end] = [batch.textStart[at]!, batch.textEnd[at]!];
+  return filter.bytes.some((text) => {
+    if (text.length !== end - start) return false;
+    for (let byte = 0; byte < text.length; byte++) if (text[byte] !== batch.bytes[start + byte]) return false;
+    return true;
+  });
 }
 
 /** Other text has no bytes to look for. */

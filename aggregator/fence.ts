@@ -1,0 +1,39 @@
+/** What an insert must carry so that nobody writes for a shard that another process has taken; see ownership.ts. */
+import type { Guard } from '../runtime/clickhouse.ts';
+
+/** The process does not own a shard any more that it wanted to write for. Nothing was written. */
+export class FencedError extends Error {
+  override readonly name = 'FencedError';
+  constructor(shards: readonly number[], cause?: unknown) {
+    super(
+      `another process has taken over a shard (one of ${shards.join(', ')}) since this one did. Nothing was written, ` +
+        'and the shards are given up; if this goes on, two processes use the same TALLYLINE_AGGREGATOR_NAME, or one ' +
+        'of them uses another NATS than the others',
+      { cause },
+    );
+  }
+}
+
+/** The epochs under which one process writes, by shard. */
+export type Claims = ReadonlyMap<number, number>;
+
+// The newest row of a shard is the greatest (epoch, owner). It is compared in the statement that inserts, and the
+// server works it out before it takes the first row.
+const CONDITION = `(SELECT count() FROM (
+    SELECT shard, max((epoch, owner)) AS newest FROM owners WHERE shard IN {fence_shards:Array(UInt16)} GROUP BY shard)
+  WHERE newest.1 = {fence_epochs:Array(UInt64)}[indexOf({fence_shards:Array(UInt16)}, shard)]
+    AND newest.2 = {fence_owner:String}) = length({fence_shards:Array(UInt16)})`;
+
+/** Holds as long as `owner` is the newest owner of each of the shards. @throws FencedError for one without a claim */
+export function fenceOf(owner: string, claims: Claims, shards: readonly number[]): Guard {
+  const distinct = [...new Set(shards)];
+  const epochs = distinct.map((shard) => {
+    const epoch = claims.get(shard);
+    if (epoch === undefined) throw new FencedError([shard]);
+    return epoch;
+  });
+  return {
+    condition: CONDITION,
+    params: { fence_shards: distinct, fence_epochs: epochs, fence_owner: owner },
+  };
+}

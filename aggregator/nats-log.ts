@@ -1,0 +1,118 @@
+/** The logs of the shards, and the board of their watermarks, on NATS. */
+import { BUCKET_WATERMARKS, FLUSH_NOTICE, streamName } from '../contract/subjects.ts';
+import {
+  isConnectionError,
+  isStreamNotFound,
+  jetStreamCode,
+  LogRewoundError,
+  openKeyValue,
+  type KeyValue,
+  type NatsLink,
+} from '../runtime/nats.ts';
+import { pull } from '../runtime/pull.ts';
+import { findDifference, markOf } from './log-mark.ts';
+import {
+  LogError,
+  type PulledMessage,
+  type ReadOptions,
+  type ShardLog,
+  type WatermarkBoard,
+} from './ports.ts';
+
+const NO_MESSAGE_FOUND = 10_037;
+
+export function natsLog(link: NatsLink, shard: number): ShardLog {
+  const name = streamName(shard);
+  const own: ShardLog = {
+    name,
+    facts: () =>
+      telling(async () => {
+        const { created, state } = await link.jsm.streams.info(name);
+        return {
+          name,
+          created: String(created),
+          firstSequence: state.first_seq,
+          lastSequence: state.last_seq,
+        };
+      }),
+    messageAt: (sequence) =>
+      telling(async () => {
+        if (sequence < 1) return null;
+        try {
+          const stored = await link.jsm.streams.getMessage(name, { seq: sequence });
+          return { ...markOf(sequence, stored.time.getTime(), stored.data), message: stored.data };
+        } catch (error) {
+          if (jetStreamCode(error) === NO_MESSAGE_FOUND) return null;
+          throw error;
+        }
+      }),
+    read: (o) => read(link, name, o),
+    size: () =>
+      telling(async () => {
+        const { state, config } = await link.jsm.streams.info(name);
+        const { bytes, messages, first_seq: firstSequence } = state;
+        return { bytes, bytesMax: config.max_bytes, messages, firstSequence };
+      }),
+    // The broker knows no condition for a purge, so the comparison comes right before it. A process that is put to
+    // sleep between these two requests for so long that the broker loses its log, comes back and has grown beyond
+    // `before`, would purge what nobody has counted: nothing here can prevent it.
+    purge: async (before, { created, has }) =>
+      (await findDifference(own, created, has)) !== null
+        ? null
+        : telling(async () => (await link.jsm.streams.purge(name, { seq: before })).purged),
+    tell: (notice) => link.nc.publish(FLUSH_NOTICE, new TextEncoder().encode(JSON.stringify(notice))),
+  };
+  return own;
+}
+
+async function* read(
+  link: NatsLink,
+  stream: string,
+  { from, maxBytesInFlight, signal, onPosition }: ReadOptions,
+): AsyncGenerator<PulledMessage, void, void> {
+  try {
+    const messages = pull(link, { stream, from, maxBytesInFlight, signal, onPosition });
+    for await (const { sequence, timeMs, message } of messages)
+      yield { sequence, timeMs, data: message.data };
+  } catch (error) {
+    throw told(error);
+  }
+}
+
+async function telling<T>(ask: () => Promise<T>): Promise<T> {
+  try {
+    return await ask();
+  } catch (error) {
+    throw told(error);
+  }
+}
+
+/** In the words of the port; anything else is thrown as it is. */
+function told(error: unknown): unknown {
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof LogRewoundError) return new LogError('rewound', message, { cause: error });
+  if (isStreamNotFound(error)) return new LogError('gone', message, { cause: error });
+  if (isConnectionError(error)) return new LogError('away', message, { cause: error });
+  return error;
+}
+
+/** A record takes some 250 bytes in its stream, and there are at most 1,024 shards. */
+const BUCKET_BYTES_MAX = 1024 ** 2;
+
+export function natsBoard(link: NatsLink, replicas: number): WatermarkBoard {
+  let opening: Promise<KeyValue> | undefined;
+  return {
+    async put(shard, record) {
+      try {
+        opening ??= openKeyValue(link, BUCKET_WATERMARKS, { maxBytes: BUCKET_BYTES_MAX, replicas });
+        await (await opening).put(String(shard), record);
+      } catch (error) {
+        // Opened again after a failure: it may be gone.
+        opening = undefined;
+        throw error;
+      }
+    },
+    // After every new connection: the broker may have come back with an earlier state of the bucket.
+    onForgotten: (listener) => link.onConnection((connected) => connected && listener()),
+  };
+}
