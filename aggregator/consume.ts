@@ -214,6 +214,7 @@ export class ShardConsumer {
             shard: this.shard,
             meters: registry.shared(),
             metersVersion: registry.version,
+            bucketKey: workers.bucketKey,
           })
         : this.#control(mark, message);
     const arrived: Arrived = { ...mark, bytes, answer };
@@ -323,6 +324,6 @@ export class ShardConsumer {
 }
 
 function contributionBytes({ contributions }: Prepared): number {
-  const { key, keys } = contributions;
-  return key.length * 13 + keys.reduce((sum, text) => sum + text.length * 2 + 64, 0);
+  const { key, keyBucket, buckets } = contributions;
+  return key.length * 13 + keyBucket.length * 12 + buckets.bytes.length + buckets.count * 16;
 }

@@ -30,7 +30,7 @@ import {
   type UnreadableMessage,
 } from './raw-rows.ts';
 import { encodeRollups } from './rollup-columns.ts';
-import { RollupRow } from './rollup-row.ts';
+import type { RowsWanted, Unloaded } from './rollup-cache.ts';
 import { fingerprintOf, type Watermark } from './watermark.ts';
 import type { Workers } from './workers.ts';
 
@@ -76,6 +76,13 @@ interface Gathered {
   readonly batches: readonly Batch[];
   readonly derived: Derived;
   readonly raw: readonly RawRows[];
+}
+
+/** The rows of a block, by numbers that hold for one turn of the cache. */
+interface PlacedBlock {
+  readonly wanted: RowsWanted;
+  readonly turn: number;
+  readonly rowOf: Int32Array;
 }
 
 /** Events encoded in one job of a worker. */
@@ -254,8 +261,8 @@ export class Flusher {
     }));
     const marked = this.#insert('log_marks', marks.length, () => tables.insertMarks(marks, timing.now()));
     marked.catch((error: unknown) => this.#fail(error));
-    const rows = await this.#rowsOf(batches);
-    const derived = this.#derive(batches, rows);
+    const placed = await this.#place(batches);
+    const derived = this.#derive(batches, placed);
     const raw = await this.#encodeRaw(batches);
     await marked;
     return { batches, derived, raw };
@@ -305,65 +312,40 @@ export class Flusher {
     measurements.flush.observe((timing.elapsedMs() - startedMs) / 1_000);
   }
 
-  /**
-   * The rollup row of every key of every block, from memory, from ClickHouse, or new. Only keys that may be
-   * in ClickHouse and are not in memory are asked for, all at once.
-   */
-  async #rowsOf(batches: readonly Batch[]): Promise<Map<EventsItem, RollupRow[]>> {
+  /** Which rows each block adds to; those that are in ClickHouse and not in memory are loaded, all at once. */
+  async #place(batches: readonly Batch[]): Promise<Map<EventsItem, PlacedBlock>> {
     const { tables } = this.#options;
-    const rows = new Map<EventsItem, RollupRow[]>();
+    const placed = new Map<EventsItem, PlacedBlock>();
     for (const { consumer, items } of batches) {
+      const { shard } = consumer;
       const { rollups, incarnation } = consumer.state;
-      const placed = await this.#placed(consumer, eventsIn(items));
-      const asked = new Set<string>();
-      for (const keys of placed.values()) {
-        for (const key of keys) {
-          if (rollups.get(key) !== undefined || asked.has(key)) continue;
-          const row = new RollupRow(key);
-          if (rollups.mustBeNew(row.parts.hourSeconds)) rollups.add(row);
-          else asked.add(key);
-        }
+      await this.#knowGroups(consumer, eventsIn(items));
+      const unloaded: Unloaded[] = [];
+      for (const item of eventsIn(items)) {
+        const { tenants, contributions } = item.prepared;
+        const { keys, overflowed } = rollups.groups.place({ verdicts: item.verdicts, contributions });
+        for (const [hour, count] of overflowed) this.#tellOverflow(shard, hour, count);
+        const wanted = { tenants, contributions, overflowed: keys };
+        placed.set(item, { wanted, turn: rollups.turn, rowOf: rollups.find(wanted, unloaded) });
       }
-      if (asked.size > 0) {
-        const stored = await this.#until('rollups of a flush', () =>
-          tables.loadRollups(consumer.shard, incarnation, [...asked]),
-        );
-        for (const row of stored) {
-          rollups.add(row);
-          asked.delete(row.key);
-        }
-        for (const key of asked) rollups.add(new RollupRow(key));
-      }
-      for (const [item, keys] of placed) {
-        rows.set(
-          item,
-          keys.map((key) => rollups.get(key)!),
-        );
+      if (unloaded.length > 0) {
+        const keys = unloaded.map(({ key }) => key);
+        const stored = await this.#until('rollups of a flush', () => tables.loadRollups(shard, keys));
+        rollups.enter(unloaded, stored, incarnation);
       }
     }
-    return rows;
+    return placed;
   }
 
-  /** The keys of each block's rows, once it is known which groups have rows of their own (group-book.ts). */
-  async #placed(
-    { shard, state }: ShardConsumer,
-    items: readonly EventsItem[],
-  ): Promise<Map<EventsItem, readonly string[]>> {
+  /** Asks for the groups of which it is not known here whether they have rows of their own (group-book.ts). */
+  async #knowGroups({ shard, state }: ShardConsumer, items: readonly EventsItem[]): Promise<void> {
     const { tables } = this.#options;
     const { groups } = state.rollups;
     const blocks = items.map(({ verdicts, prepared: { contributions } }) => ({ verdicts, contributions }));
     const unknown = groups.unknown(blocks);
-    if (unknown.length > 0) {
-      const texts = unknown.map(({ text }) => text);
-      groups.enter(unknown, await this.#until('groups of a flush', () => tables.loadGroups(shard, texts)));
-    }
-    return new Map(
-      items.map((item, at) => {
-        const { keys, overflowed } = groups.place(blocks[at]!);
-        for (const [hour, count] of overflowed) this.#tellOverflow(shard, hour, count);
-        return [item, keys];
-      }),
-    );
+    if (unknown.length === 0) return;
+    const texts = unknown.map(({ text }) => text);
+    groups.enter(unknown, await this.#until('groups of a flush', () => tables.loadGroups(shard, texts)));
   }
 
   #tellOverflow(shard: number, hour: MeterHour, count: number): void {
@@ -378,7 +360,7 @@ export class Flusher {
   }
 
   /** Folds and counts, and gathers what is to be written besides the raw rows. */
-  #derive(batches: readonly Batch[], rows: ReadonlyMap<EventsItem, readonly RollupRow[]>): Derived {
+  #derive(batches: readonly Batch[], placed: ReadonlyMap<EventsItem, PlacedBlock>): Derived {
     const mark = ++this.#mark;
     const derived: Derived = {
       rollups: [],
@@ -390,17 +372,20 @@ export class Flusher {
     };
     for (const { consumer, items } of batches) {
       const { shard, state } = consumer;
-      const { incarnation, tally } = state;
-      const touched: RollupRow[] = [];
+      const { incarnation, tally, rollups } = state;
+      const touched: number[] = [];
       let bytes = 0;
       for (const item of items) {
         bytes += item.bytes;
         if (item.kind === 'events') {
           const { block, contributions } = item.prepared;
           const { sequence, verdicts } = item;
+          const { wanted, turn, rowOf } = placed.get(item)!;
           foldBlock(
             { incarnation, sequence, time: block.time, verdicts, contributions },
-            rows.get(item)!,
+            rollups.rows,
+            // The flush before may have been written, and the rows turned over, while this one was placed.
+            turn === rollups.turn ? rowOf : rollups.find(wanted, []),
             mark,
             touched,
           );
@@ -415,7 +400,10 @@ export class Flusher {
         }
       }
       if (touched.length > 0) {
-        derived.rollups.push({ rows: touched.length, body: encodeRollups(shard, incarnation, touched) });
+        derived.rollups.push({
+          rows: touched.length,
+          body: encodeRollups(shard, incarnation, rollups, touched),
+        });
       }
       // Copies: the next flush counts on while this one is written, and inserts are made again.
       const changed = tally.takeChanged().map((counter) => ({ ...counter }));

@@ -2,11 +2,11 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { formatQuantity, quantityOf, type Quantity } from '../contract/quantity.ts';
 import { mergeTotals, totalsOf, type Totals } from '../contract/rollup.ts';
+import { contributionsOf } from '../test/contributions.ts';
 import { foldBlock } from './fold.ts';
 import { packed, positionInShard } from './position-in-shard.ts';
-import { NO_GROUPS } from './group-book.ts';
 import { WIDE } from './prepare.ts';
-import { RollupRow } from './rollup-row.ts';
+import { RollupRows } from './rollup-rows.ts';
 import { COUNTED, DUPLICATE } from './verdict.ts';
 
 const INCARNATION = 1;
@@ -18,7 +18,7 @@ interface Value {
   readonly counted: boolean;
 }
 
-const KEYS = ['["a"]', '["b"]', '["c"]'];
+const KEYS = [0, 1, 2];
 
 const values: fc.Arbitrary<Value> = fc.record({
   key: fc.nat(2),
@@ -39,8 +39,8 @@ const exact = (value: Value['value']): Quantity =>
   typeof value === 'bigint' ? value : quantityOf(value.mantissa, value.scale);
 
 /** Folds the blocks whose numbers are given, in that order. */
-function fold(rows: RollupRow[], log: readonly (readonly Value[])[], blocks: readonly number[]): RollupRow[] {
-  const touched: RollupRow[] = [];
+function fold(rows: RollupRows, log: readonly (readonly Value[])[], blocks: readonly number[]): number[] {
+  const touched: number[] = [];
   for (const at of blocks) {
     const events = log[at]!;
     const wide: bigint[] = [];
@@ -50,19 +50,17 @@ function fold(rows: RollupRow[], log: readonly (readonly Value[])[], blocks: rea
         sequence: at + 1,
         time: Float64Array.from(events, ({ timeMs }) => timeMs),
         verdicts: Uint8Array.from(events, ({ counted }) => (counted ? COUNTED : DUPLICATE)),
-        contributions: {
-          keys: KEYS,
-          start: Uint32Array.from({ length: events.length + 1 }, (_, event) => event),
+        contributions: contributionsOf({
           key: Uint32Array.from(events, ({ key }) => key),
           mantissa: Float64Array.from(events, ({ value }) =>
             typeof value === 'bigint' ? wide.push(value) - 1 : value.mantissa,
           ),
           scale: Uint8Array.from(events, ({ value }) => (typeof value === 'bigint' ? WIDE : value.scale)),
           wide,
-          groups: NO_GROUPS,
-        },
+        }),
       },
       rows,
+      Int32Array.from(KEYS),
       1,
       touched,
     );
@@ -70,7 +68,20 @@ function fold(rows: RollupRow[], log: readonly (readonly Value[])[], blocks: rea
   return touched;
 }
 
-const freshRows = (): RollupRow[] => KEYS.map((key) => new RollupRow(key));
+/** A row for each key. */
+function freshRows(): RollupRows {
+  const rows = new RollupRows();
+  for (const key of KEYS) expect(rows.add(key, 0)).toBe(key);
+  return rows;
+}
+
+const totalsAt = (rows: RollupRows, row: number): Totals => ({
+  count: BigInt(rows.events[row]!),
+  ...rows.asWide(row),
+  latestTimeMs: rows.latestTimeMs[row]!,
+  latestPosition: packed(rows.latestIncarnation[row]!, rows.latestPosition[row]!),
+});
+
 const all = (log: readonly unknown[]): number[] => log.map((_, at) => at);
 
 /** The contract's own way of adding up, one event at a time. */
@@ -87,18 +98,18 @@ function model(log: readonly (readonly Value[])[], key: number): Totals | null {
   return totals;
 }
 
-function expectModel(rows: readonly RollupRow[], log: readonly (readonly Value[])[]): void {
-  rows.forEach((row, key) => {
+function expectModel(rows: RollupRows, log: readonly (readonly Value[])[]): void {
+  for (const key of KEYS) {
     const expected = model(log, key);
-    if (expected === null) expect(row.count).toBe(0);
-    else expect(row.totals()).toEqual(expected);
-  });
+    if (expected === null) expect(rows.events[key]).toBe(0);
+    else expect(totalsAt(rows, key)).toEqual(expected);
+  }
 }
 
-/** As the row comes back from ClickHouse. */
-function reload(row: RollupRow): RollupRow {
-  if (row.count === 0) return new RollupRow(row.key);
-  const totals = row.totals();
+/** Sets a row as it comes back from ClickHouse. */
+function reload(rows: RollupRows, key: number, from: RollupRows): void {
+  if (from.events[key] === 0) return;
+  const totals = totalsAt(from, key);
   const stored = {
     value_count: totals.count.toString(),
     value_sum: formatQuantity(totals.sum),
@@ -107,9 +118,9 @@ function reload(row: RollupRow): RollupRow {
     value_latest: formatQuantity(totals.latest),
     latest_time_ms: String(totals.latestTimeMs),
     latest_position: totals.latestPosition.toString(),
-    position: packed(INCARNATION, row.position).toString(),
+    position: packed(INCARNATION, from.position[key]!).toString(),
   };
-  return RollupRow.load(row.key, stored, INCARNATION);
+  rows.load(key, stored, INCARNATION);
 }
 
 describe('fold', () => {
@@ -139,11 +150,12 @@ describe('fold', () => {
     fc.assert(
       fc.property(logs, fc.array(fc.nat(10), { minLength: 3, maxLength: 3 }), (log, storedAfter) => {
         // Each row was last written after another block; the replay starts before all of them.
-        const rows = KEYS.map((_, key) => {
+        const rows = freshRows();
+        for (const key of KEYS) {
           const partial = freshRows();
           fold(partial, log, all(log).slice(0, storedAfter[key]!));
-          return reload(partial[key]!);
-        });
+          reload(rows, key, partial);
+        }
         fold(rows, log, all(log).slice(Math.min(...storedAfter)));
         expectModel(rows, log);
       }),
@@ -159,22 +171,22 @@ describe('fold', () => {
         fold(whole, log, all(log));
         fold(first, log, all(log).slice(0, split));
         fold(second, log, all(log).slice(split));
-        whole.forEach((row, key) => {
-          const parts = [first[key]!, second[key]!]
-            .filter(({ count }) => count > 0)
-            .map((part) => part.totals());
-          if (row.count === 0) expect(parts).toEqual([]);
-          else expect(row.totals()).toEqual(parts.reduce(mergeTotals));
-        });
+        for (const key of KEYS) {
+          const parts = [first, second]
+            .filter(({ events }) => events[key]! > 0)
+            .map((part) => totalsAt(part, key));
+          if (whole.events[key] === 0) expect(parts).toEqual([]);
+          else expect(totalsAt(whole, key)).toEqual(parts.reduce(mergeTotals));
+        }
       }),
     );
   });
 
   test('sums of 2^53 and more stay exact', () => {
-    const row = new RollupRow(KEYS[0]!);
-    for (let index = 0; index < 3; index++) row.add(Number.MAX_SAFE_INTEGER, 0, 0, index, INCARNATION);
-    row.add(1, 9, 0, 3, INCARNATION);
-    expect(formatQuantity(row.totals().sum)).toBe('27021597764222973.000000001');
-    expect(formatQuantity(row.totals().min)).toBe('0.000000001');
+    const rows = freshRows();
+    for (let index = 0; index < 3; index++) rows.fold(0, Number.MAX_SAFE_INTEGER, 0, 0, index, INCARNATION);
+    rows.fold(0, 1, 9, 0, 3, INCARNATION);
+    expect(formatQuantity(totalsAt(rows, 0).sum)).toBe('27021597764222973.000000001');
+    expect(formatQuantity(totalsAt(rows, 0).min)).toBe('0.000000001');
   });
 });

@@ -1,7 +1,7 @@
 /** Folds the counted events of a block into absolute rollup rows. */
 import { positionInShard } from './position-in-shard.ts';
 import { WIDE, type Contributions } from './prepare.ts';
-import type { RollupRow } from './rollup-row.ts';
+import type { RollupRows } from './rollup-rows.ts';
 import { COUNTED } from './verdict.ts';
 
 export interface Foldable {
@@ -14,14 +14,15 @@ export interface Foldable {
 }
 
 /**
- * @param rows the row of each of the block's keys, by the key's number
+ * @param rowOf the row of each of the block's keys, by the key's number
  * @param touched gets each row that changed, once for each `mark`
  */
 export function foldBlock(
   block: Foldable,
-  rows: readonly RollupRow[],
+  rows: RollupRows,
+  rowOf: Int32Array,
   mark: number,
-  touched: RollupRow[],
+  touched: number[],
 ): void {
   const { start, key, mantissa, scale, wide } = block.contributions;
   const { verdicts, time, incarnation } = block;
@@ -30,13 +31,13 @@ export function foldBlock(
     const position = positionInShard(block.sequence, at);
     const end = start[at + 1]!;
     for (let one = start[at]!; one < end; one++) {
-      const row = rows[key[one]!]!;
+      const row = rowOf[key[one]!]!;
       const added =
         scale[one] === WIDE
-          ? row.addQuantity(wide[mantissa[one]!]!, time[at]!, position, incarnation)
-          : row.add(mantissa[one]!, scale[one]!, time[at]!, position, incarnation);
-      if (added && row.touchedIn !== mark) {
-        row.touchedIn = mark;
+          ? rows.foldQuantity(row, wide[mantissa[one]!]!, time[at]!, position, incarnation)
+          : rows.fold(row, mantissa[one]!, scale[one]!, time[at]!, position, incarnation);
+      if (added && rows.touchedIn[row] !== mark) {
+        rows.touchedIn[row] = mark;
         touched.push(row);
       }
     }

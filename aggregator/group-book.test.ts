@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { contributionsOf } from '../test/contributions.ts';
 import { GroupBook, type JudgedBlock } from './group-book.ts';
 import type { MeterHour } from './prepare.ts';
 import { COUNTED, DUPLICATE } from './verdict.ts';
@@ -15,7 +16,12 @@ interface Event {
   readonly form?: number;
 }
 
-function blockOf(events: readonly Event[], groupsMax: number): JudgedBlock {
+interface Block extends JudgedBlock {
+  /** Hour and group of each key. */
+  readonly keys: readonly string[];
+}
+
+function blockOf(events: readonly Event[], groupsMax: number): Block {
   const hours = new Map<number, number>();
   const meterHours: MeterHour[] = [];
   const keys: string[] = [];
@@ -28,7 +34,7 @@ function blockOf(events: readonly Event[], groupsMax: number): JudgedBlock {
       hours.set(hour, meterHours.length);
       meterHours.push({ text: JSON.stringify(['t', 'm', hourSeconds]), hourSeconds, groupsMax });
     }
-    const text = JSON.stringify(['t', 'm', 's', hourSeconds, group]);
+    const text = `${hour} ${group}`;
     const name = `${form} ${text}`;
     if (!numbers.has(name)) {
       numbers.set(name, keys.length);
@@ -40,15 +46,13 @@ function blockOf(events: readonly Event[], groupsMax: number): JudgedBlock {
   });
   return {
     verdicts: Uint8Array.from(events, ({ counts }) => (counts ? COUNTED : DUPLICATE)),
-    contributions: {
-      keys,
-      start: Uint32Array.from({ length: events.length + 1 }, (_, at) => at),
+    contributions: contributionsOf({
       key: Uint32Array.from(key),
       mantissa: new Float64Array(events.length).fill(1),
       scale: new Uint8Array(events.length),
-      wide: [],
       groups: { meterHours, dimensions, hourOf, ofKey: Uint32Array.from(keys, (_, at) => at + 1) },
-    },
+    }),
+    keys,
   };
 }
 
@@ -66,7 +70,7 @@ function model(log: readonly (readonly Event[])[], groupsMax: number): string[] 
 /** The table: the groups that have rows, by hour. */
 type Table = Map<number, Set<string>>;
 
-function run(book: GroupBook, table: Table, block: JudgedBlock): string[] {
+function run(book: GroupBook, table: Table, block: Block): string[] {
   const unknown = book.unknown([block]);
   book.enter(
     unknown,
@@ -81,8 +85,9 @@ function run(book: GroupBook, table: Table, block: JudgedBlock): string[] {
   const { verdicts, contributions } = block;
   return Array.from(verdicts).flatMap((verdict, at) => {
     if (verdict !== COUNTED) return [];
-    const [, , , seconds, group] = JSON.parse(keys[contributions.key[at]!]!) as [0, 0, 0, number, string];
-    return [`${(seconds - HOUR) / 3_600} ${group}`];
+    const key = contributions.key[at]!;
+    const own = block.keys[key]!;
+    return [keys?.[key] === 1 ? `${own.split(' ')[0]} __overflow__` : own];
   });
 }
 

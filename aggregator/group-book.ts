@@ -20,8 +20,7 @@
  *
  * Sets that were not used for a while are dropped, as rows are (rollup-cache.ts), and loaded again from the table.
  */
-import type { BlockGroups, Contributions, MeterHour } from './prepare.ts';
-import { overflowKey } from './rollup-key.ts';
+import type { Contributions, MeterHour } from './prepare.ts';
 import { COUNTED } from './verdict.ts';
 
 /** The groups with rows of their own, by the text of a {@link MeterHour}. */
@@ -34,15 +33,15 @@ export interface JudgedBlock {
 }
 
 export interface Placed {
-  /** The rollup key of each of the block's keys: its own, or that of the overflow group. */
-  readonly keys: readonly string[];
+  /** Of each of the block's keys, 1 if it belongs to the overflow group; null when none does. */
+  readonly keys: Uint8Array | null;
   /** The hours in which something went to the overflow group, and how many contributions of counted events. */
   readonly overflowed: ReadonlyMap<MeterHour, number>;
 }
 
 const OWN = 1;
 const OVERFLOWED = 2;
-const NONE: ReadonlyMap<MeterHour, number> = new Map();
+const NOWHERE: Placed = { keys: null, overflowed: new Map() };
 
 export class GroupBook {
   #current = new Map<string, Set<string>>();
@@ -82,15 +81,14 @@ export class GroupBook {
 
   /** Decides where the keys of a block belong. Blocks come in the order of the log, each hour being known. */
   place({ verdicts, contributions }: JudgedBlock): Placed {
-    const { groups, keys } = contributions;
-    if (groups.dimensions.length === 0) return { keys, overflowed: NONE };
+    const { groups } = contributions;
+    if (groups.dimensions.length === 0) return NOWHERE;
     const places = this.#places(verdicts, contributions);
-    if (!places.includes(OVERFLOWED)) return { keys, overflowed: NONE };
+    if (!places.includes(OVERFLOWED)) return NOWHERE;
     return {
-      keys: keys.map((key, at) => {
-        const group = groups.ofKey[at]!;
-        return group !== 0 && places[group - 1] === OVERFLOWED ? overflowKey(key) : key;
-      }),
+      keys: Uint8Array.from(groups.ofKey, (group) =>
+        group !== 0 && places[group - 1] === OVERFLOWED ? 1 : 0,
+      ),
       overflowed: countOverflowed(verdicts, contributions, places),
     };
   }
@@ -176,11 +174,3 @@ function countOverflowed(
   }
   return counts;
 }
-
-/** A block without bounded groups, for those who make one by hand. */
-export const NO_GROUPS: BlockGroups = {
-  meterHours: [],
-  dimensions: [],
-  hourOf: [],
-  ofKey: new Uint32Array(0),
-};

@@ -106,6 +106,7 @@ async function start(stage: Stage, config: Config): Promise<void> {
           dedupeKeysMax: share(config.dedupeKeysMax),
           dedupeFilterBytesMax: share(config.dedupeFilterBytesMax),
           rollupRowsMax: share(config.rollupRowsMax),
+          bucketKey: workers.bucketKey,
           onLoss: (loss) => log.error({ shard, ...loss }, tellLoss(shardLog.name, loss)),
         });
       } catch (error) {

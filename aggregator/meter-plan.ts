@@ -13,6 +13,8 @@ import {
 
 export interface MeterPlan {
   readonly meter: Meter;
+  /** The meter's number in the block. */
+  readonly number: number;
   /** Index of the value among the event's cells, -1 when the shape lacks it; unused for a count. */
   readonly value: number;
   readonly valueTag: number;
@@ -55,7 +57,11 @@ export interface Plan {
 }
 
 /** The plan of events of one shape. `fields` are the shape's, by path. */
-export function makePlan(meters: readonly Meter[], fields: ReadonlyMap<string, ShapeField>): Plan {
+export function makePlan(
+  meters: readonly Meter[],
+  fields: ReadonlyMap<string, ShapeField>,
+  numberOf: (meter: Meter) => number,
+): Plan {
   const groupings: Grouping[] = [];
   const numbers = new Map<string, number>();
   const plans: MeterPlan[] = [];
@@ -77,6 +83,7 @@ export function makePlan(meters: readonly Meter[], fields: ReadonlyMap<string, S
     const value = meter.valueProperty === null ? undefined : fields.get(meter.valueProperty);
     plans.push({
       meter,
+      number: numberOf(meter),
       value: value?.cell ?? -1,
       valueTag: value?.tag ?? 0,
       valueScale: value?.scale ?? 0,

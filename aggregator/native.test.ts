@@ -1,15 +1,16 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { formatIdentity, parseIdentity } from '../contract/identity.ts';
 import { packPosition } from '../contract/position.ts';
 import {
   arrayColumn,
   Bytes,
-  decimalColumn,
   encodeNative,
   fixedColumn,
   lowCardinalityColumn,
   mapColumn,
   positionColumn,
+  putDecimal,
   putIdentity,
   textColumn,
   wholeColumn,
@@ -63,13 +64,32 @@ describe('Native format', () => {
     );
   });
 
-  test('decimals are 128-bit two\u2019s complement, the low half first', () => {
-    expect(hex(decimalColumn('t', [1n, -1n, -(2n ** 64n)]))).toBe(
-      spaceless(
-        '01000000000000000000000000000000 ffffffffffffffffffffffffffffffff 0000000000000000ffffffffffffffff',
-      ),
+  test('decimals are 128-bit two\u2019s complement of nine decimals, whatever the sizes', () => {
+    fc.assert(
+      fc.property(fc.maxSafeInteger(), fc.nat(9), (value, scale) => {
+        const words = new Uint32Array(12).fill(0xdead);
+        putDecimal(words, 1, value, scale);
+        const expected = BigInt.asUintN(128, BigInt(value) * 10n ** BigInt(9 - scale));
+        expect(Buffer.from(words.buffer, 16, 16).toString('hex')).toBe(littleEndian(expected));
+        expect([words[3], words[8]]).toEqual([0xdead, 0xdead]);
+      }),
+      { numRuns: 2_000 },
     );
-    expect(hex(decimalColumn('t', [10n ** 28n]))).toBe(littleEndian(10n ** 28n));
+    for (const value of [
+      0,
+      1,
+      -1,
+      Number.MAX_SAFE_INTEGER,
+      Number.MIN_SAFE_INTEGER,
+      2 ** 44,
+      -(2 ** 44),
+      2 ** 22,
+    ]) {
+      const words = new Uint32Array(4);
+      putDecimal(words, 0, value, 0);
+      const expected = BigInt.asUintN(128, BigInt(value) * 10n ** 9n);
+      expect(Buffer.from(words.buffer).toString('hex')).toBe(littleEndian(expected));
+    }
   });
 
   test('64-bit numbers and packed positions keep every bit', () => {

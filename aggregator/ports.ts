@@ -12,7 +12,7 @@ import type { StoredGroups } from './group-book.ts';
 import type { Beginning, Unfinished } from './incarnation-rows.ts';
 import type { LogMark, StoredMessage, StreamFacts } from './log-mark.ts';
 import type { MeterRegistry } from './registry.ts';
-import type { RollupRow } from './rollup-row.ts';
+import type { RollupKey, StoredRollup } from './rollup-key.ts';
 import type { Counter, Tally } from './tally.ts';
 import type { Watermark } from './watermark.ts';
 
@@ -118,7 +118,7 @@ export interface Tables {
   /** The greatest hour in the shard's rollups, epoch seconds; -1 for none. */
   loadLastHour(shard: number): Promise<number>;
   /** The stored rollup rows of these keys, as far as there are any. */
-  loadRollups(shard: number, incarnation: number, keys: readonly string[]): Promise<RollupRow[]>;
+  loadRollups(shard: number, keys: readonly RollupKey[]): Promise<StoredRollup[]>;
   /** The groups that have rollup rows of their own, of these hours of meters (`MeterHour.text`). */
   loadGroups(shard: number, meterHours: readonly string[]): Promise<StoredGroups>;
 

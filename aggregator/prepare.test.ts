@@ -6,9 +6,10 @@ import { IdentityHasher } from '../contract/identity.ts';
 import type { Meter } from '../contract/meter.ts';
 import { formatQuantity, quantityOf } from '../contract/quantity.ts';
 import { addAll, batchOf } from '../test/event-batch.ts';
-import { prepare, REFUSALS, WIDE, type Prepared } from './prepare.ts';
+import { bucketParts } from './bucket.ts';
+import { Preparer, REFUSALS, WIDE, type Prepared } from './prepare.ts';
 import { metersInForce } from './registry.ts';
-import { parseKey } from './rollup-key.ts';
+import type { RollupKey } from './rollup-key.ts';
 
 interface Sent {
   readonly tenant?: string;
@@ -47,6 +48,19 @@ const sum = (over: Partial<Meter> = {}): Meter => ({
 });
 const count: Meter = { ...sum(), key: 'calls', aggregation: 'count', valueProperty: null };
 
+const preparer = new Preparer('000102030405060708090a0b0c0d0e0f');
+
+/** A key of the block, as texts. */
+function keyOf({ tenants, contributions }: Prepared, key: number): RollupKey {
+  const { buckets, meters, keyBucket, keyMeter } = contributions;
+  const bucket = keyBucket[key]!;
+  return {
+    tenant: tenants[buckets.tenant[bucket]!]!,
+    meter: meters[keyMeter[key]!]!,
+    ...bucketParts(buckets.bytes, buckets.start[bucket]!),
+  };
+}
+
 /** Each event's contributions as `meter subject [dimensions] = value`, or the code that refuses it. */
 function told(prepared: Prepared): (string | readonly string[])[] {
   const { contributions, refused } = prepared;
@@ -57,7 +71,7 @@ function told(prepared: Prepared): (string | readonly string[])[] {
     }
     const lines: string[] = [];
     for (let one = contributions.start[at]!; one < contributions.start[at + 1]!; one++) {
-      const key = parseKey(contributions.keys[contributions.key[one]!]!);
+      const key = keyOf(prepared, contributions.key[one]!);
       const [mantissa, scale] = [contributions.mantissa[one]!, contributions.scale[one]!];
       const value = scale === WIDE ? contributions.wide[mantissa]! : quantityOf(mantissa, scale);
       const by = key.dimensions.length === 0 ? '' : ` [${key.dimensions.join('|')}]`;
@@ -70,7 +84,7 @@ function told(prepared: Prepared): (string | readonly string[])[] {
 
 function check(meters: readonly Meter[], events: readonly Sent[], expected: readonly (string | string[])[]) {
   const inForce = metersInForce(meters.map((meter) => ({ tenant: 'acme', meter })));
-  expect(told(prepare(blockOf(events), inForce))).toEqual(expected);
+  expect(told(preparer.prepare(blockOf(events), inForce))).toEqual(expected);
 }
 
 describe('prepare', () => {
@@ -158,8 +172,8 @@ describe('prepare', () => {
   test('a dimension is cut to 256 characters, counted as characters', () => {
     const long = '😀'.repeat(300);
     const inForce = metersInForce([{ tenant: 'acme', meter: { ...count, groupBy: ['name'] } }]);
-    const { contributions } = prepare(blockOf([{ data: { name: long } }]), inForce);
-    expect(parseKey(contributions.keys[0]!).dimensions).toEqual(['😀'.repeat(256)]);
+    const prepared = preparer.prepare(blockOf([{ data: { name: long } }]), inForce);
+    expect(keyOf(prepared, 0).dimensions).toEqual(['😀'.repeat(256)]);
   });
 
   test('hours are half-open and a key stands once a block', () => {
@@ -167,16 +181,16 @@ describe('prepare', () => {
     const events = [at, at + 3_599_999, at + 3_600_000].map((timeMs) => ({ timeMs, data: { tokens: 1 } }));
     check([sum()], events, [['acme tokens ann = 1'], ['acme tokens ann = 1'], ['acme tokens ann +1h = 1']]);
     const inForce = metersInForce([{ tenant: 'acme', meter: sum() }]);
-    expect(prepare(blockOf(events), inForce).contributions.keys).toHaveLength(2);
+    expect(preparer.prepare(blockOf(events), inForce).contributions.keyBucket).toHaveLength(2);
   });
 
   test('texts that hold quotes, zeros and separators make keys of their own', () => {
     const odd = ['a"b', 'a\\', 'a\u0000b', 'a,b', '[', 'é'];
     const inForce = metersInForce([{ tenant: 'acme', meter: { ...count, groupBy: ['x'] } }]);
     const events = odd.flatMap((subject) => odd.map((x) => ({ subject, data: { x } })));
-    const { keys } = prepare(blockOf(events), inForce).contributions;
-    expect(new Set(keys).size).toBe(36);
-    expect(keys.map((key) => [parseKey(key).subject, ...parseKey(key).dimensions])).toEqual(
+    const prepared = preparer.prepare(blockOf(events), inForce);
+    const keys = Array.from(prepared.contributions.keyBucket, (_, key) => keyOf(prepared, key));
+    expect(keys.map(({ subject, dimensions }) => [subject, ...dimensions])).toEqual(
       events.map(({ subject, data }) => [subject, data.x]),
     );
   });
@@ -185,9 +199,10 @@ describe('prepare', () => {
     const meters = Array.from({ length: 40 }, (_, at) => ({ ...count, key: `m${at}` }));
     const events = Array.from({ length: 50 }, () => ({ data: {} }));
     const inForce = metersInForce(meters.map((meter) => ({ tenant: 'acme', meter })));
-    const { contributions } = prepare(blockOf(events), inForce);
+    const { contributions } = preparer.prepare(blockOf(events), inForce);
     expect(contributions.key).toHaveLength(2_000);
-    expect(contributions.keys).toHaveLength(40);
+    expect(contributions.keyBucket).toHaveLength(40);
+    expect(contributions.buckets.count).toBe(1);
     expect(contributions.mantissa.every((value) => value === 1)).toBe(true);
   });
 
@@ -195,9 +210,9 @@ describe('prepare', () => {
     const none = metersInForce([]);
     const flipped = blockOf([{ data: { tokens: 1 } }]);
     flipped[100]! ^= 1;
-    expect(() => prepare(flipped, none)).toThrow(BlockError);
-    expect(() => prepare(new Uint8Array(10), none)).toThrow(BlockError);
+    expect(() => preparer.prepare(flipped, none)).toThrow(BlockError);
+    expect(() => preparer.prepare(new Uint8Array(10), none)).toThrow(BlockError);
     const far = blockOf([{ data: {}, timeMs: 2 ** 32 * 1_000 }]);
-    expect(() => prepare(far, none)).toThrow('a time');
+    expect(() => preparer.prepare(far, none)).toThrow('a time');
   });
 });

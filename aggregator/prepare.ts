@@ -3,9 +3,9 @@
  *
  * The block is decoded and checked. Which meters an event counts for, and in which of its cells their values
  * and dimensions stand, depends only on tenant, type and shape, so it is worked out once for each of those
- * (a *plan*) and not once an event. What an event adds is a *contribution*: the number of a rollup key in a
- * dictionary of this block, a value, as mantissa and scale. Values and dimensions that are numbers never
- * become text or bigint here unless they have to.
+ * (a *plan*) and not once an event. What an event adds is a *contribution*: the number of a key in a dictionary of
+ * this block, a value, as mantissa and scale. A key is a bucket (bucket.ts) and a meter; meters that group in the same
+ * way share the bucket. Values and dimensions that are numbers never become text or bigint here unless they have to.
  *
  * A meter's filters are a part of the plan: what a shape lacks is decided with it, the rest once for each number or
  * text of the block. An event that a filter leaves out is nothing to that meter, whatever its value is. Which version
@@ -32,6 +32,8 @@ import {
   type ShapeField,
 } from './meter-plan.ts';
 import { epochOf, type MetersInForce, type MetersOfType } from './registry.ts';
+import { BucketWriter, type Buckets } from './bucket.ts';
+import { PairTable } from './pair-table.ts';
 import { dimensionOf, isOverflow } from './rollup-key.ts';
 
 /** `refused` holds 1 + the number of a code in here. */
@@ -52,8 +54,13 @@ export const WIDE = 255;
 const TIME_MAX_MS = 2 ** 32 * 1_000 - 1;
 
 export interface Contributions {
-  /** Rollup keys as {@link formatKey} writes them; the dictionary of this block. */
-  readonly keys: readonly string[];
+  /** What the keys of this block are made of. The tenants of buckets are numbers in `tenants`. */
+  readonly buckets: Buckets;
+  /** The keys of meters. */
+  readonly meters: readonly string[];
+  /** Of each key, the numbers of its bucket and of its meter. */
+  readonly keyBucket: Uint32Array<ArrayBuffer>;
+  readonly keyMeter: Uint32Array<ArrayBuffer>;
   /** Event `at` has the contributions `start[at]` up to, not including, `start[at + 1]`. */
   readonly start: Uint32Array<ArrayBuffer>;
   readonly key: Uint32Array<ArrayBuffer>;
@@ -101,11 +108,22 @@ interface ShapePlans {
 const NOTHING: Plan = { meters: [], groupings: [], groups: [] };
 const NO_METERS: ShapePlans = { of: { fromHours: [], epochs: [[]] }, byEpoch: [NOTHING] };
 
-/** @throws BlockError when the message is no sound block. */
-export function prepare(message: Uint8Array<ArrayBuffer>, meters: MetersInForce): Prepared {
-  const block = decodeBlock(message);
-  checkTexts(block);
-  return new Preparation(block, meters).run();
+/** Prepares blocks, one after the other, in memory that it keeps. */
+export class Preparer {
+  readonly #scratch: Scratch;
+
+  /** @param bucketKey with which buckets are hashed: 16 bytes as 32 hexadecimal digits. */
+  constructor(bucketKey: string) {
+    const [groups, buckets, keys] = [new PairTable(), new PairTable(), new PairTable()];
+    this.#scratch = { writer: new BucketWriter(bucketKey), groups, buckets, keys };
+  }
+
+  /** @throws BlockError when the message is no sound block. */
+  prepare(message: Uint8Array<ArrayBuffer>, meters: MetersInForce): Prepared {
+    const block = decodeBlock(message);
+    checkTexts(block);
+    return new Preparation(block, meters, this.#scratch).run();
+  }
 }
 
 /** A slice of valid UTF-8 that starts and ends between characters is valid: two scans instead of a decoding each. */
@@ -122,6 +140,17 @@ function checkTexts(block: Block): void {
   }
 }
 
+/** What is used for one block after the other. */
+interface Scratch {
+  readonly writer: BucketWriter;
+  /** (subject, hour) → group, (group, dimension) → group. */
+  readonly groups: PairTable;
+  /** (group, tenant) → bucket. */
+  readonly buckets: PairTable;
+  /** (bucket, meter) → key. */
+  readonly keys: PairTable;
+}
+
 class Preparation {
   readonly #block: Block;
   readonly #meters: MetersInForce;
@@ -130,17 +159,20 @@ class Preparation {
   readonly #tenantNumbers = new Map<number, number>();
   readonly #tenants: string[] = [];
 
-  // Numbers of pairs: (subject, hour) → group, (group, dimension) → group, (group, meter) → key. A subject that no
-  // event has stands for all of them.
-  readonly #pairs = new Map<number, number>();
+  readonly #scratch: Scratch;
+  /** A subject that no event has: it stands for all of them. */
   readonly #anySubject: number;
-  #pairCount = 1;
+  /** Of each bucket, JSON of its dimensions if they count against the bound of a meter; else ''. */
+  readonly #bounded: string[] = [];
   readonly #hours = new Map<number, number>();
+  #lastHour = -1;
+  #lastHourNumber = -1;
   readonly #numberTexts = new Map<string, number>();
   readonly #meterNumbers = new Map<Meter, number>();
 
-  readonly #keys: string[] = [];
-  readonly #keyNumbers = new Map<number, number>();
+  readonly #meterKeys: string[] = [];
+  readonly #keyBucket: number[] = [];
+  readonly #keyMeter: number[] = [];
   readonly #ofKey: number[] = [];
   readonly #meterHours: MeterHour[] = [];
   readonly #meterHourNumbers = new Map<number, number>();
@@ -154,8 +186,14 @@ class Preparation {
   #contributions = 0;
   readonly #wide: bigint[] = [];
 
-  constructor(block: Block, meters: MetersInForce) {
+  constructor(block: Block, meters: MetersInForce, scratch: Scratch) {
     this.#block = block;
+    this.#scratch = scratch;
+    // A block that was not sound may have left something.
+    scratch.writer.take();
+    scratch.groups.clear();
+    scratch.buckets.clear();
+    scratch.keys.clear();
     this.#meters = meters;
     this.#texts = new Array<string | undefined>(block.textCount);
     this.#anySubject = block.textCount;
@@ -188,7 +226,7 @@ class Preparation {
       }
       if (plan !== NOTHING) {
         const before = this.#contributions;
-        refused[at] = this.#contribute(plan, at);
+        refused[at] = this.#contribute(plan, tenantOf[at]!, at);
         if (refused[at] !== 0) this.#contributions = before;
       }
       this.#start[at + 1] = this.#contributions;
@@ -200,7 +238,10 @@ class Preparation {
       tenantOf,
       refused,
       contributions: {
-        keys: this.#keys,
+        buckets: this.#scratch.writer.take(),
+        meters: this.#meterKeys,
+        keyBucket: Uint32Array.from(this.#keyBucket),
+        keyMeter: Uint32Array.from(this.#keyMeter),
         start: this.#start,
         key: this.#key.slice(0, used),
         mantissa: this.#mantissa.slice(0, used),
@@ -217,7 +258,7 @@ class Preparation {
   }
 
   /** Adds the event's contributions; returns what refuses it, or 0. */
-  #contribute(plan: Plan, at: number): number {
+  #contribute(plan: Plan, tenant: number, at: number): number {
     const block = this.#block;
     const first = block.cellStart[at]!;
     const hour = Math.floor(block.time[at]! / HOUR_MS);
@@ -229,13 +270,10 @@ class Preparation {
       if (one.filters !== null && !this.#passes(one.filters, first)) continue;
       const fault = this.#value(one, first);
       if (fault !== 0) return fault;
-      const group = plan.groups[one.grouping]!;
-      const pair = this.#pair(group, this.#meterNumber(one.meter));
-      let key = this.#keyNumbers.get(pair);
-      if (key === undefined) {
-        key = this.#newKey(plan, one, at, hour);
-        this.#keyNumbers.set(pair, key);
-      }
+      const bucket = this.#scratch.buckets.of(plan.groups[one.grouping]!, tenant);
+      if (bucket === this.#bounded.length) this.#newBucket(plan.groupings[one.grouping]!, at, hour);
+      const key = this.#scratch.keys.of(bucket, one.number);
+      if (key === this.#keyBucket.length) this.#newKey(bucket, plan.groupings[one.grouping]!, one, at, hour);
       this.#key[this.#contributions] = key;
       this.#contributions += 1;
     }
@@ -299,54 +337,56 @@ class Preparation {
     return true;
   }
 
-  #newKey(plan: Plan, one: MeterPlan, at: number, hour: number): number {
+  #newBucket(grouping: Grouping, at: number, hour: number): void {
     const block = this.#block;
-    const grouping = plan.groupings[one.grouping]!;
+    const { writer } = this.#scratch;
     const first = block.cellStart[at]!;
-    let dimensions = grouping.cells.map((cell, number) => {
+    const dimensions = grouping.cells.map((cell, number) => {
       if (cell < 0) return '';
       const raw = block.cells[first + cell]!;
       return grouping.tags[number] === FIELD_NUMBER
         ? unscaleDecimal(BigInt(raw), grouping.scales[number]!)
         : dimensionOf(this.#text(raw));
     });
-    const isBounded = dimensions.length > 0 && !isOverflow(dimensions);
-    if (!isBounded) dimensions = dimensions.map(() => OVERFLOW_GROUP);
-    const tenant = this.#text(block.tenant[at]!);
-    const hourSeconds = hour * (HOUR_MS / 1_000);
-    this.#ofKey.push(
-      isBounded ? 1 + this.#groupNumber(grouping, one.meter, first, hour, tenant, dimensions) : 0,
-    );
-    return (
-      this.#keys.push(
-        JSON.stringify([tenant, one.meter.key, this.#text(block.subject[at]!), hourSeconds, ...dimensions]),
-      ) - 1
-    );
+    const isOver = isOverflow(dimensions);
+    const { textBytes, textStart } = block;
+    const subject = block.subject[at]!;
+    writer.begin(hour * (HOUR_MS / 1_000), dimensions.length);
+    writer.slice(textBytes, textStart[subject]!, textStart[subject + 1]!);
+    for (const dimension of dimensions) writer.text(isOver ? OVERFLOW_GROUP : dimension);
+    writer.end(this.#tenant(block.tenant[at]!));
+    this.#bounded.push(dimensions.length > 0 && !isOver ? JSON.stringify(dimensions) : '');
+  }
+
+  #newKey(bucket: number, grouping: Grouping, one: MeterPlan, at: number, hour: number): void {
+    this.#keyBucket.push(bucket);
+    this.#keyMeter.push(one.number);
+    const dimensions = this.#bounded[bucket]!;
+    this.#ofKey.push(dimensions === '' ? 0 : 1 + this.#groupNumber(grouping, one, at, hour, dimensions));
   }
 
   /** The number of a key's group: its meter, hour and dimensions, of whatever subject. */
   #groupNumber(
     grouping: Grouping,
-    meter: Meter,
-    first: number,
+    { meter, number }: MeterPlan,
+    at: number,
     hour: number,
-    tenant: string,
-    dimensions: readonly string[],
+    dimensions: string,
   ): number {
+    const block = this.#block;
     const hourOfAll = this.#pair(this.#anySubject, this.#hourNumber(hour));
-    const meterNumber = this.#meterNumber(meter);
-    const pair = this.#pair(this.#group(grouping, first, hourOfAll), meterNumber);
+    const pair = this.#pair(this.#group(grouping, block.cellStart[at]!, hourOfAll), number);
     let group = this.#groupNumbers.get(pair);
     if (group === undefined) {
-      const meterHourPair = this.#pair(hourOfAll, meterNumber);
+      const meterHourPair = this.#pair(hourOfAll, number);
       let meterHour = this.#meterHourNumbers.get(meterHourPair);
       if (meterHour === undefined) {
         const hourSeconds = hour * (HOUR_MS / 1_000);
-        const text = JSON.stringify([tenant, meter.key, hourSeconds]);
+        const text = JSON.stringify([this.#text(block.tenant[at]!), meter.key, hourSeconds]);
         meterHour = this.#meterHours.push({ text, hourSeconds, groupsMax: groupsMaxOf(meter) }) - 1;
         this.#meterHourNumbers.set(meterHourPair, meterHour);
       }
-      group = this.#groupDimensions.push(JSON.stringify(dimensions)) - 1;
+      group = this.#groupDimensions.push(dimensions) - 1;
       this.#hourOfGroup.push(meterHour);
       this.#groupNumbers.set(pair, group);
     }
@@ -372,26 +412,25 @@ class Preparation {
       const path = this.#text(shapeFields[field * 2]!);
       fields.set(path, { cell: field - shapeStart[shape]!, tag: code >>> 8, scale: code & 0xff });
     }
-    return makePlan(meters, fields);
+    return makePlan(meters, fields, (meter) => this.#meterNumber(meter));
   }
 
-  /** A dense number for a pair of numbers below 2^26, which all numbers of one block are. */
+  /** A number for a pair, apart from the numbers of texts: they stand in pairs themselves. */
   #pair(a: number, b: number): number {
-    const id = a * 2 ** 26 + b;
-    let number = this.#pairs.get(id);
-    if (number === undefined) this.#pairs.set(id, (number = this.#block.textCount + this.#pairCount++));
-    return number;
+    return this.#anySubject + 1 + this.#scratch.groups.of(a, b);
   }
 
   #hourNumber(hour: number): number {
+    if (hour === this.#lastHour) return this.#lastHourNumber;
     let number = this.#hours.get(hour);
     if (number === undefined) this.#hours.set(hour, (number = this.#hours.size));
+    [this.#lastHour, this.#lastHourNumber] = [hour, number];
     return number;
   }
 
   #meterNumber(meter: Meter): number {
     let number = this.#meterNumbers.get(meter);
-    if (number === undefined) this.#meterNumbers.set(meter, (number = this.#meterNumbers.size));
+    if (number === undefined) this.#meterNumbers.set(meter, (number = this.#meterKeys.push(meter.key) - 1));
     return number;
   }
 

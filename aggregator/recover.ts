@@ -28,6 +28,8 @@ export interface RecoverOptions extends IncarnationOptions {
   readonly dedupeKeysMax: number;
   readonly dedupeFilterBytesMax?: number;
   readonly rollupRowsMax: number;
+  /** Of the workers that prepare its blocks. */
+  readonly bucketKey: string;
   /** Called when a new incarnation has begun. */
   onLoss(loss: Loss): void;
 }
@@ -47,6 +49,6 @@ export async function recover(o: RecoverOptions): Promise<Recovered> {
     registry: await tables.loadRegistry(shard, watermark),
     tally: await tables.loadTally(shard, incarnation),
     index: await tables.loadIndex(shard, incarnation, o.dedupeKeysMax, o.dedupeFilterBytesMax),
-    rollups: new RollupCache(o.rollupRowsMax, await tables.loadLastHour(shard)),
+    rollups: new RollupCache(o.rollupRowsMax, await tables.loadLastHour(shard), o.bucketKey),
   };
 }

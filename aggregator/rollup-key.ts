@@ -1,7 +1,4 @@
-/**
- * The key of a rollup row within its shard, as text: a JSON array of tenant, meter, subject, hour (epoch
- * seconds) and the dimensions. JSON, because it is unambiguous whatever the texts hold and can be read back.
- */
+/** The key of a rollup row within its shard, as texts: for the few rows that are asked for in ClickHouse. */
 import { METER_LIMITS, OVERFLOW_GROUP } from '../contract/meter.ts';
 
 export interface RollupKey {
@@ -12,26 +9,19 @@ export interface RollupKey {
   readonly dimensions: readonly string[];
 }
 
-export function formatKey(key: RollupKey): string {
-  return JSON.stringify([key.tenant, key.meter, key.subject, key.hourSeconds, ...key.dimensions]);
+/** The totals of a row as ClickHouse returns them: wide integers and decimals as text. */
+export interface StoredTotals {
+  readonly value_count: string;
+  readonly value_sum: string;
+  readonly value_min: string;
+  readonly value_max: string;
+  readonly value_latest: string;
+  readonly latest_time_ms: string;
+  readonly latest_position: string;
+  readonly position: string;
 }
 
-export function parseKey(text: string): RollupKey {
-  const [tenant, meter, subject, hourSeconds, ...dimensions] = JSON.parse(text) as [
-    string,
-    string,
-    string,
-    number,
-    ...string[],
-  ];
-  return { tenant, meter, subject, hourSeconds, dimensions };
-}
-
-/** The same subject and hour in the group of everything beyond the meter's bound. */
-export function overflowKey(text: string): string {
-  const key = parseKey(text);
-  return formatKey({ ...key, dimensions: key.dimensions.map(() => OVERFLOW_GROUP) });
-}
+export type StoredRollup = RollupKey & StoredTotals;
 
 /** An event that names the overflow group in any dimension is in it in all: it has no group of its own. */
 export function isOverflow(dimensions: readonly string[]): boolean {

@@ -6,8 +6,7 @@ import type { StoredGroups } from './group-book.ts';
 import { definedOf, type StoredMeter } from './meter-row.ts';
 import { seenFrom } from './position-in-shard.ts';
 import { MeterRegistry } from './registry.ts';
-import { RollupRow, type StoredRow } from './rollup-row.ts';
-import { formatKey, parseKey } from './rollup-key.ts';
+import type { RollupKey, StoredRollup } from './rollup-key.ts';
 import { storedVerdict, Tally } from './tally.ts';
 import type { Watermark } from './watermark.ts';
 
@@ -177,27 +176,23 @@ const LOOKUP_KEYS = 10_000;
 export async function loadRollups(
   ch: ClickHouse,
   shard: number,
-  incarnation: number,
-  keys: readonly string[],
-): Promise<RollupRow[]> {
-  const found: RollupRow[] = [];
+  keys: readonly RollupKey[],
+): Promise<StoredRollup[]> {
+  const found: StoredRollup[] = [];
   for (let from = 0; from < keys.length; from += LOOKUP_KEYS) {
-    const asked = keys.slice(from, from + LOOKUP_KEYS).map((text) => {
-      const { tenant, meter, subject, hourSeconds, dimensions } = parseKey(text);
-      return [tenant, meter, subject, hourSeconds, dimensions];
-    });
+    const asked = keys
+      .slice(from, from + LOOKUP_KEYS)
+      .map(({ tenant, meter, subject, hourSeconds, dimensions }) => [
+        tenant,
+        meter,
+        subject,
+        hourSeconds,
+        dimensions,
+      ]);
     // Texts of others go into the query as hexadecimal digits, which cannot be read as anything else.
     const hex = Buffer.from(JSON.stringify(asked)).toString('hex');
-    const rows = await ch.rows<
-      StoredRow & {
-        tenant: string;
-        meter: string;
-        subject: string;
-        hour_seconds: number;
-        dimensions: string[];
-      }
-    >(
-      `SELECT tenant, meter, subject, toUnixTimestamp(hour) AS hour_seconds, dimensions, value_count, value_sum,
+    const rows = await ch.rows<StoredRollup>(
+      `SELECT tenant, meter, subject, toUnixTimestamp(hour) AS hourSeconds, dimensions, value_count, value_sum,
          value_min, value_max, value_latest, toString(toUnixTimestamp64Milli(latest_time)) AS latest_time_ms,
          latest_position, position
        FROM rollup_hour FINAL
@@ -208,11 +203,7 @@ export async function loadRollups(
        SETTINGS max_query_size = 1000000000, max_ast_elements = 1000000`,
       { shard },
     );
-    for (const row of rows) {
-      const { tenant, meter, subject, dimensions } = row;
-      const key = formatKey({ tenant, meter, subject, hourSeconds: row.hour_seconds, dimensions });
-      found.push(RollupRow.load(key, row, incarnation));
-    }
+    found.push(...rows);
   }
   return found;
 }

@@ -1,7 +1,7 @@
 /** The worker threads' side: two pure functions on memory that is moved in and out, never copied. */
 import { move, transferableSymbol, valueSymbol } from 'piscina';
 import { BlockError } from '../contract/block.ts';
-import { prepare as prepareBlock, type Prepared } from './prepare.ts';
+import { Preparer, type Prepared } from './prepare.ts';
 import { encodeRaw, type DecidedBlock, type RawRows } from './raw-rows.ts';
 import { readShared, type MetersInForce } from './registry.ts';
 
@@ -10,11 +10,14 @@ export interface PrepareTask {
   readonly shard: number;
   readonly meters: SharedArrayBuffer;
   readonly metersVersion: number;
+  readonly bucketKey: string;
 }
 
 export type PrepareAnswer =
   | { readonly kind: 'prepared'; readonly prepared: Prepared }
   | { readonly kind: 'unreadable'; readonly reason: string; readonly message: Uint8Array<ArrayBuffer> };
+
+let preparer: { readonly key: string; readonly of: Preparer } | undefined;
 
 /** The meters that were last in force for each shard: they change rarely. */
 const meters = new Map<number, { version: number; inForce: MetersInForce }>();
@@ -26,13 +29,22 @@ export function prepare(task: PrepareTask): PrepareAnswer {
     meters.set(task.shard, known);
   }
   try {
-    const prepared = prepareBlock(task.message, known.inForce);
+    if (preparer?.key !== task.bucketKey)
+      preparer = { key: task.bucketKey, of: new Preparer(task.bucketKey) };
+    const prepared = preparer.of.prepare(task.message, known.inForce);
     const { contributions } = prepared;
     return moved<PrepareAnswer>({ kind: 'prepared', prepared }, [
       prepared.block.identity.buffer as ArrayBuffer,
       prepared.tenantOf.buffer,
       prepared.refused.buffer,
       contributions.start.buffer,
+      contributions.keyBucket.buffer,
+      contributions.keyMeter.buffer,
+      contributions.buckets.bytes.buffer,
+      contributions.buckets.start.buffer,
+      contributions.buckets.hash.buffer,
+      contributions.buckets.tenant.buffer,
+      contributions.groups.ofKey.buffer,
       contributions.key.buffer,
       contributions.mantissa.buffer,
       contributions.scale.buffer,

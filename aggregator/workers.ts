@@ -1,4 +1,5 @@
 /** The worker threads. Memory is moved to them and back. */
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
@@ -7,6 +8,8 @@ import type { PrepareAnswer, PrepareTask } from './worker.ts';
 
 export interface Workers {
   readonly threads: number;
+  /** With which they hash buckets; drawn when they are started. */
+  readonly bucketKey: string;
   /** Takes the message's memory; it comes back in the answer. */
   prepare(task: PrepareTask): Promise<PrepareAnswer>;
   /** Takes the blocks' memory for good. */
@@ -22,6 +25,7 @@ export function startWorkers(threads: number): Workers {
   });
   return {
     threads,
+    bucketKey: randomBytes(16).toString('hex'),
     prepare: (task) =>
       pool.run(task, { name: 'prepare', transferList: [task.message.buffer] }) as Promise<PrepareAnswer>,
     encode: (blocks) =>

@@ -13,11 +13,11 @@ import { encodeMeterDefined } from '../contract/control.ts';
 import { streamName, streamSubject } from '../contract/subjects.ts';
 import { DedupeIndex } from '../aggregator/dedupe/index.ts';
 import { foldBlock } from '../aggregator/fold.ts';
-import { prepare, type Prepared } from '../aggregator/prepare.ts';
+import { Preparer, type Prepared } from '../aggregator/prepare.ts';
 import { encodeRaw, EVENT_COLUMNS, type DecidedBlock } from '../aggregator/raw-rows.ts';
 import { metersInForce } from '../aggregator/registry.ts';
 import { encodeRollups, ROLLUP_COLUMNS } from '../aggregator/rollup-columns.ts';
-import { RollupRow } from '../aggregator/rollup-row.ts';
+import { RollupCache } from '../aggregator/rollup-cache.ts';
 import { decideBlock } from '../aggregator/verdict.ts';
 import { Admission } from '../ingest/read/admit.ts';
 import { readBody } from '../ingest/read/body.ts';
@@ -283,16 +283,20 @@ class Steps {
       return result;
     };
     const indexes = this.#messages.map(() => new DedupeIndex(events, Math.ceil((events * 1.1) / SHARDS)));
-    const rows = this.#messages.map(() => new Map<string, RollupRow>());
+    const bucketKey = randomBytes(16).toString('hex');
+    const preparer = new Preparer(bucketKey);
+    const caches = this.#messages.map(() => new RollupCache(1_000_000_000, -1, bucketKey));
     const inserts: Insert[] = [];
     let flush: DecidedBlock[] = [];
-    let touched = this.#messages.map(() => [] as RollupRow[]);
+    let touched = this.#messages.map(() => [] as number[]);
     let [inFlush, mark] = [0, 1];
     const end = (): void => {
       const bodies = on('encode', () => jobs(flush).map((job) => encodeRaw(job).events.body!));
       inserts.push({ table: 'events', columns: EVENT_COLUMNS, bodies, rows: inFlush });
       const rollups = on('encode rollups', () =>
-        touched.flatMap((some, shard) => (some.length === 0 ? [] : [encodeRollups(shard, 1, some)])),
+        touched.flatMap((some, shard) =>
+          some.length === 0 ? [] : [encodeRollups(shard, 1, caches[shard]!, some)],
+        ),
       );
       const count = touched.reduce((sum, some) => sum + some.length, 0);
       inserts.push({ table: 'rollup_hour', columns: ROLLUP_COLUMNS, bodies: rollups, rows: count });
@@ -306,19 +310,16 @@ class Steps {
         const message = of[at];
         if (message === undefined) continue;
         const sequence = at + 1;
-        const prepared: Prepared = on('decode', () => prepare(message, meters));
+        const prepared: Prepared = on('decode', () => preparer.prepare(message, meters));
         const { block, refused, contributions } = prepared;
         const verdicts = on('verdict', () => decideBlock(indexes[shard]!, block, refused, sequence));
         on('fold', () => {
-          const known = rows[shard]!;
-          const ofKeys = contributions.keys.map((key) => {
-            let row = known.get(key);
-            if (row === undefined) known.set(key, (row = new RollupRow(key)));
-            return row;
-          });
+          const cache = caches[shard]!;
+          const { tenants } = prepared;
           foldBlock(
             { incarnation: 1, sequence, time: block.time, verdicts, contributions },
-            ofKeys,
+            cache.rows,
+            cache.find({ tenants, contributions, overflowed: null }, []),
             mark,
             touched[shard]!,
           );
@@ -330,7 +331,7 @@ class Steps {
     }
     if (inFlush > 0) end();
     const steps = Object.entries(ms).map(([step, took]) => ({ step, nanosPerEvent: (took * 1e6) / events }));
-    return { steps, inserts, rollupRows: rows.reduce((sum, of) => sum + of.size, 0) };
+    return { steps, inserts, rollupRows: caches.reduce((sum, { size }) => sum + size, 0) };
   }
 }
 

@@ -130,7 +130,12 @@ test('an owner that was replaced changes no table, whatever it still wants to wr
     clickHouseTables({ ch: world.ch, owner, timing, mayWrite: () => Promise.resolve() });
   const [old, young] = [tablesOf('old'), tablesOf('young')];
   expect(await old.takeOver(shard, 1, signal)).toBe(1);
-  const bounds = { dedupeKeysMax: 1_000, dedupeFilterBytesMax: 65_536, rollupRowsMax: 1_000 };
+  const bounds = {
+    dedupeKeysMax: 1_000,
+    dedupeFilterBytesMax: 65_536,
+    rollupRowsMax: 1_000,
+    bucketKey: '00112233445566778899aabbccddeeff',
+  };
   const shardLog = natsLog(world.link, shard);
   const state = await recover({
     tables: old,

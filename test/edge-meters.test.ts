@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { Packr } from 'msgpackr';
 import { expect, test } from 'vitest';
-import { prepare, REFUSALS } from '../aggregator/prepare.ts';
+import { Preparer, REFUSALS } from '../aggregator/prepare.ts';
 import { metersInForce } from '../aggregator/registry.ts';
 import { BlockBuilder } from '../contract/block-builder.ts';
 import { formatMeterVersions, type MeterDefined } from '../contract/control.ts';
@@ -94,6 +94,7 @@ const event = fc.record({
 });
 
 test('the edge refuses an event for the sake of a meter just when the aggregator would, and with the same code', () => {
+  const preparer = new Preparer('000102030405060708090a0b0c0d0e0f');
   const packr = new Packr({ useRecords: false });
   const [judged, admitted] = [new EventBatch(), new EventBatch()];
   const seen = new Map<string, number>();
@@ -139,7 +140,7 @@ test('the edge refuses an event for the sake of a meter just when the aggregator
         kept.forEach((_, at) => builder.add(admitted, at, Uint32Array.of(at, 1, 2, 3)));
         const byAggregator = new Map<number, string>();
         if (kept.length > 0) {
-          const { refused } = prepare(builder.finish(0), metersInForce(defined));
+          const { refused } = preparer.prepare(builder.finish(0), metersInForce(defined));
           kept.forEach((index, at) => {
             if (refused[at] !== 0) byAggregator.set(index, REFUSALS[refused[at]! - 1]!);
           });

@@ -6,7 +6,7 @@ import { Flusher } from '../../aggregator/flush.ts';
 import type { Measurements } from '../../aggregator/measurements.ts';
 import { Patience, StoppedError } from '../../aggregator/patience.ts';
 import { isLogError, type Timing } from '../../aggregator/ports.ts';
-import { prepare } from '../../aggregator/prepare.ts';
+import { Preparer } from '../../aggregator/prepare.ts';
 import { Purger } from '../../aggregator/purge.ts';
 import { encodeRaw } from '../../aggregator/raw-rows.ts';
 import { recover, type Recovered } from '../../aggregator/recover.ts';
@@ -117,6 +117,7 @@ async function count(o: ProcessOptions): Promise<void> {
           signal,
           dedupeKeysMax,
           rollupRowsMax,
+          bucketKey: BUCKET_KEY,
           onLoss,
         });
       } catch (error) {
@@ -153,15 +154,19 @@ async function count(o: ProcessOptions): Promise<void> {
 }
 
 const WALL_MS = Date.UTC(2026, 10, 1);
+const BUCKET_KEY = '00112233445566778899aabbccddeeff';
+/** For all processes: it keeps nothing from block to block. */
+const preparer = new Preparer(BUCKET_KEY);
 
 /** The work of the threads, done when its turn comes. */
 function workersOf(world: World, life: Life, threads: number): Workers {
   return {
     threads,
+    bucketKey: BUCKET_KEY,
     prepare: ({ message, meters }) =>
       world.work(life, 'prepare', (): PrepareAnswer => {
         try {
-          return { kind: 'prepared', prepared: prepare(message, readShared(meters)) };
+          return { kind: 'prepared', prepared: preparer.prepare(message, readShared(meters)) };
         } catch (error) {
           if (!(error instanceof BlockError)) throw error;
           return { kind: 'unreadable', reason: error.message, message };

@@ -15,8 +15,7 @@ import type {
 } from '../../aggregator/ports.ts';
 import { packed, seenFrom } from '../../aggregator/position-in-shard.ts';
 import { MeterRegistry } from '../../aggregator/registry.ts';
-import { formatKey } from '../../aggregator/rollup-key.ts';
-import { RollupRow } from '../../aggregator/rollup-row.ts';
+import type { RollupKey, StoredRollup as StoredKey } from '../../aggregator/rollup-key.ts';
 import { storedVerdict, Tally } from '../../aggregator/tally.ts';
 import type { Watermark } from '../../aggregator/watermark.ts';
 import { formatIdentity } from '../../contract/identity.ts';
@@ -131,15 +130,18 @@ export class TablesOfLife implements Tables, Ownership {
     );
   }
 
-  loadRollups(shard: number, incarnation: number, keys: readonly string[]): Promise<RollupRow[]> {
+  loadRollups(shard: number, keys: readonly RollupKey[]): Promise<StoredKey[]> {
     return this.#ask('rollups', () => {
-      const wanted = new Set(keys);
+      const textOf = ({ tenant, meter, subject, hourSeconds, dimensions }: RollupKey): string =>
+        JSON.stringify([tenant, meter, subject, hourSeconds, dimensions]);
+      const wanted = new Set(keys.map(textOf));
       return this.#tables.rollups.of(shard).flatMap((row) => {
         const { tenant, meter, subject, hour, dimensions } = row;
-        const key = formatKey({ tenant, meter, subject, hourSeconds: hour, dimensions });
-        if (!wanted.has(key)) return [];
+        const key = { tenant, meter, subject, hourSeconds: hour, dimensions };
+        if (!wanted.has(textOf(key))) return [];
         const quantity = (units: bigint): string => unscaleDecimal(units, 9);
-        const stored = {
+        const stored: StoredKey = {
+          ...key,
           value_count: String(row.value_count),
           value_sum: quantity(row.value_sum),
           value_min: quantity(row.value_min),
@@ -149,7 +151,7 @@ export class TablesOfLife implements Tables, Ownership {
           latest_position: String(row.latest_position),
           position: String(row.position),
         };
-        return [RollupRow.load(key, stored, incarnation)];
+        return [stored];
       });
     });
   }
