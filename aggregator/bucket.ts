@@ -77,6 +77,17 @@ export class BucketWriter {
   }
 
   text(text: string): void {
+    const { length } = text;
+    const start = this.#reserve(length);
+    for (let at = 0; at < length; at++) {
+      const unit = text.charCodeAt(at);
+      if (unit >= 0x80) return this.#encode(text);
+      this.#bytes[start + at] = unit;
+    }
+    this.#end = start + length;
+  }
+
+  #encode(text: string): void {
     const bytes = encoder.encode(text);
     this.slice(bytes, 0, bytes.length);
   }

@@ -19,7 +19,14 @@
 import { isUtf8 } from 'node:buffer';
 import { BlockError, decodeBlock, textOf, type Block } from '../contract/block.ts';
 import { FIELD_LITERAL, FIELD_NUMBER } from '../contract/fields.ts';
-import { countsEvents, groupsMaxOf, letsThrough, OVERFLOW_GROUP, type Meter } from '../contract/meter.ts';
+import {
+  countsEvents,
+  groupsMaxOf,
+  letsThrough,
+  METER_LIMITS,
+  OVERFLOW_GROUP,
+  type Meter,
+} from '../contract/meter.ts';
 import { parseQuantity, unscaleDecimal } from '../contract/quantity.ts';
 import type { RejectionCode } from '../contract/rejections.ts';
 import { HOUR_MS } from '../contract/window.ts';
@@ -34,7 +41,7 @@ import {
 import { epochOf, type MetersInForce, type MetersOfType } from './registry.ts';
 import { BucketWriter, type Buckets } from './bucket.ts';
 import { PairTable } from './pair-table.ts';
-import { dimensionOf, isOverflow } from './rollup-key.ts';
+import { dimensionOf } from './rollup-key.ts';
 
 /** `refused` holds 1 + the number of a code in here. */
 export const REFUSALS = [
@@ -162,8 +169,8 @@ class Preparation {
   readonly #scratch: Scratch;
   /** A subject that no event has: it stands for all of them. */
   readonly #anySubject: number;
-  /** Of each bucket, JSON of its dimensions if they count against the bound of a meter; else ''. */
-  readonly #bounded: string[] = [];
+  /** Of each bucket, whether its group counts against the bound of a meter. */
+  readonly #isBounded: boolean[] = [];
   readonly #hours = new Map<number, number>();
   #lastHour = -1;
   #lastHourNumber = -1;
@@ -271,7 +278,7 @@ class Preparation {
       const fault = this.#value(one, first);
       if (fault !== 0) return fault;
       const bucket = this.#scratch.buckets.of(plan.groups[one.grouping]!, tenant);
-      if (bucket === this.#bounded.length) this.#newBucket(plan.groupings[one.grouping]!, at, hour);
+      if (bucket === this.#isBounded.length) this.#newBucket(plan.groupings[one.grouping]!, at, hour);
       const key = this.#scratch.keys.of(bucket, one.number);
       if (key === this.#keyBucket.length) this.#newKey(bucket, plan.groupings[one.grouping]!, one, at, hour);
       this.#key[this.#contributions] = key;
@@ -337,42 +344,53 @@ class Preparation {
     return true;
   }
 
+  /** Writes the next bucket: that of the event, by this grouping. */
   #newBucket(grouping: Grouping, at: number, hour: number): void {
     const block = this.#block;
     const { writer } = this.#scratch;
-    const first = block.cellStart[at]!;
-    const dimensions = grouping.cells.map((cell, number) => {
-      if (cell < 0) return '';
-      const raw = block.cells[first + cell]!;
-      return grouping.tags[number] === FIELD_NUMBER
-        ? unscaleDecimal(BigInt(raw), grouping.scales[number]!)
-        : dimensionOf(this.#text(raw));
-    });
-    const isOver = isOverflow(dimensions);
     const { textBytes, textStart } = block;
+    const { cells, tags, scales } = grouping;
+    const first = block.cellStart[at]!;
     const subject = block.subject[at]!;
-    writer.begin(hour * (HOUR_MS / 1_000), dimensions.length);
+    const isOver = this.#namesOverflow(grouping, first);
+    writer.begin(hour * (HOUR_MS / 1_000), cells.length);
     writer.slice(textBytes, textStart[subject]!, textStart[subject + 1]!);
-    for (const dimension of dimensions) writer.text(isOver ? OVERFLOW_GROUP : dimension);
+    for (let number = 0; number < cells.length; number++) {
+      const cell = cells[number]!;
+      const raw = cell < 0 ? 0 : block.cells[first + cell]!;
+      if (isOver) writer.text(OVERFLOW_GROUP);
+      else if (cell < 0) writer.text('');
+      else if (tags[number] === FIELD_NUMBER) writer.text(unscaleDecimal(BigInt(raw), scales[number]!));
+      // Not longer in bytes than it may be in characters: it is whole, as it stands.
+      else if (textStart[raw + 1]! - textStart[raw]! <= METER_LIMITS.dimensionLength)
+        writer.slice(textBytes, textStart[raw]!, textStart[raw + 1]!);
+      else writer.text(dimensionOf(this.#text(raw)));
+    }
     writer.end(this.#tenant(block.tenant[at]!));
-    this.#bounded.push(dimensions.length > 0 && !isOver ? JSON.stringify(dimensions) : '');
+    this.#isBounded.push(cells.length > 0 && !isOver);
+  }
+
+  /** Whether one of the dimensions is the overflow group's name. Its event is in that group in all of them. */
+  #namesOverflow({ cells, tags }: Grouping, first: number): boolean {
+    const { cells: values, textStart } = this.#block;
+    for (let number = 0; number < cells.length; number++) {
+      const cell = cells[number]!;
+      if (cell < 0 || tags[number] === FIELD_NUMBER) continue;
+      const text = values[first + cell]!;
+      if (textStart[text + 1]! - textStart[text]! !== OVERFLOW_GROUP.length) continue;
+      if (this.#text(text) === OVERFLOW_GROUP) return true;
+    }
+    return false;
   }
 
   #newKey(bucket: number, grouping: Grouping, one: MeterPlan, at: number, hour: number): void {
     this.#keyBucket.push(bucket);
     this.#keyMeter.push(one.number);
-    const dimensions = this.#bounded[bucket]!;
-    this.#ofKey.push(dimensions === '' ? 0 : 1 + this.#groupNumber(grouping, one, at, hour, dimensions));
+    this.#ofKey.push(this.#isBounded[bucket]! ? 1 + this.#groupNumber(grouping, one, at, hour) : 0);
   }
 
   /** The number of a key's group: its meter, hour and dimensions, of whatever subject. */
-  #groupNumber(
-    grouping: Grouping,
-    { meter, number }: MeterPlan,
-    at: number,
-    hour: number,
-    dimensions: string,
-  ): number {
+  #groupNumber(grouping: Grouping, { meter, number }: MeterPlan, at: number, hour: number): number {
     const block = this.#block;
     const hourOfAll = this.#pair(this.#anySubject, this.#hourNumber(hour));
     const pair = this.#pair(this.#group(grouping, block.cellStart[at]!, hourOfAll), number);
@@ -386,11 +404,22 @@ class Preparation {
         meterHour = this.#meterHours.push({ text, hourSeconds, groupsMax: groupsMaxOf(meter) }) - 1;
         this.#meterHourNumbers.set(meterHourPair, meterHour);
       }
-      group = this.#groupDimensions.push(dimensions) - 1;
+      group = this.#groupDimensions.push(JSON.stringify(this.#dimensions(grouping, at))) - 1;
       this.#hourOfGroup.push(meterHour);
       this.#groupNumbers.set(pair, group);
     }
     return group;
+  }
+
+  #dimensions({ cells, tags, scales }: Grouping, at: number): string[] {
+    const block = this.#block;
+    return cells.map((cell, number) => {
+      if (cell < 0) return '';
+      const raw = block.cells[block.cellStart[at]! + cell]!;
+      return tags[number] === FIELD_NUMBER
+        ? unscaleDecimal(BigInt(raw), scales[number]!)
+        : dimensionOf(this.#text(raw));
+    });
   }
 
   #shapePlans(tenant: number, type: number, shape: number): ShapePlans {

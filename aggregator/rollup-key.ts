@@ -1,5 +1,5 @@
 /** The key of a rollup row within its shard, as texts: for the few rows that are asked for in ClickHouse. */
-import { METER_LIMITS, OVERFLOW_GROUP } from '../contract/meter.ts';
+import { METER_LIMITS } from '../contract/meter.ts';
 
 export interface RollupKey {
   readonly tenant: string;
@@ -22,11 +22,6 @@ export interface StoredTotals {
 }
 
 export type StoredRollup = RollupKey & StoredTotals;
-
-/** An event that names the overflow group in any dimension is in it in all: it has no group of its own. */
-export function isOverflow(dimensions: readonly string[]): boolean {
-  return dimensions.includes(OVERFLOW_GROUP);
-}
 
 /** A dimension is a label: its first 256 characters are kept (in SQL: substringUTF8(value, 1, 256)). */
 export function dimensionOf(text: string): string {

@@ -1,13 +1,6 @@
 import type { DedupeBench } from './dedupe.ts';
 import type { DedupeEvents } from './dedupe-events.ts';
-
-const whole = (value: number): string => Math.round(value).toLocaleString('en-US');
-const fixed = (value: number, digits = 1): string => value.toFixed(digits);
-
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows.map((row) => row.map((cell, at) => cell.padStart(widths[at]!)).join('  ')).join('\n');
-}
+import { fixed, table, whole } from './table.ts';
 
 export function printDedupe({ figures, rebuilds, lookUps }: DedupeBench): string {
   const looks = [
@@ -27,15 +20,15 @@ export function printDedupe({ figures, rebuilds, lookUps }: DedupeBench): string
     ...figures.map((one) => [
       whole(one.keys),
       whole(one.hotKeys),
-      fixed(one.hotBytesPerKey),
-      one.coldBytesPerKey === 0 ? '' : fixed(one.coldBytesPerKey),
+      fixed(one.hotBytesPerKey, 1),
+      one.coldBytesPerKey === 0 ? '' : fixed(one.coldBytesPerKey, 1),
       whole(one.filters),
       whole(one.putNs),
       whole(one.missNs),
       one.duplicateNs === 0 ? '' : whole(one.duplicateNs),
       one.coldHitNs === 0 ? '' : whole(one.coldHitNs),
       `${fixed(one.falseShare * 100, 3)} %`,
-      fixed(one.rotateMsMax),
+      fixed(one.rotateMsMax, 1),
     ]),
   ];
   const rebuilt = [
@@ -44,7 +37,7 @@ export function printDedupe({ figures, rebuilds, lookUps }: DedupeBench): string
   ];
   const asked = [
     ['rows in ClickHouse', 'identities asked for', 'p50 ms'],
-    ...lookUps.map((one) => [whole(one.rows), whole(one.identities), fixed(one.p50Ms)]),
+    ...lookUps.map((one) => [whole(one.rows), whole(one.identities), fixed(one.p50Ms, 1)]),
   ];
   return `${[looks, rebuilt, asked].map(table).join('\n\n')}\n`;
 }
@@ -52,7 +45,7 @@ export function printDedupe({ figures, rebuilds, lookUps }: DedupeBench): string
 export function printDedupeEvents(one: DedupeEvents): string {
   const lines = [
     `${whole(one.events)} events, ${whole(one.repeated)} of them repeated, in ${whole(one.seconds)} s`,
-    `bound ${whole(one.keysMax)} identities; largest ${whole(one.keysLargest)}, ${fixed(one.bytesLargest / 1024 ** 2)} MiB with filters`,
+    `bound ${whole(one.keysMax)} identities; largest ${whole(one.keysLargest)}, ${fixed(one.bytesLargest / 1024 ** 2, 1)} MiB with filters`,
     `${whole(one.asked)} asked for in ${whole(one.lookUps)} questions, ${whole(one.found)} found`,
     ...(one.wrong.length === 0 ? ['every total is exact'] : one.wrong),
   ];

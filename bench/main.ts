@@ -1,34 +1,27 @@
 #!/usr/bin/env node
-// `npm run bench -- [edge|hostile|dedupe] [--json] [--seconds N]`: measures and prints; docs/benchmarks.md says how to read it.
+// `npm run bench -- [edge|hostile|aggregate|dedupe] [--json] [--seconds N]`: measures and prints; docs/benchmarks.md says how to read it.
 import { parseArgs } from 'node:util';
 import { benchEdge, type EdgeBench, type EdgeFigure } from './edge.ts';
+import { benchAggregate } from './aggregate.ts';
+import { printAggregate } from './aggregate-table.ts';
 import { benchDedupe } from './dedupe.ts';
 import { benchDedupeEvents } from './dedupe-events.ts';
 import { printDedupe, printDedupeEvents } from './dedupe-table.ts';
 import { benchHostile, P99_BOUND_MS, type HostileFigure } from './hostile.ts';
+import { fixed, table, whole } from './table.ts';
 
-const usage = `usage: npm run bench -- [edge|hostile|dedupe] [--seconds N] [--keys N] [--events N] [--json]
+const usage = `usage: npm run bench -- [edge|hostile|aggregate|dedupe] [--seconds N] [--keys N] [--events N] [--json]
 
   edge        events a second and CPU an event at the edge, beside an empty server and JSON.parse
   hostile     the latency of a quiet tenant beside clients that do their worst; fails above ${P99_BOUND_MS} ms (p99)
+  aggregate   from a filled log to durable rows, step by step, beside bare reading and bare inserting
   dedupe      memory and time of the dedupe index, and its rebuild from ClickHouse; with --events, whether that many
               with 5 % duplicates end in exact totals
+  --events    of aggregate: how many; 4,000,000 by default
   --keys      the largest index; 10,000,000 by default
   --seconds   how long each figure is measured; 4 by default
   --json      the figures as JSON
 `;
-
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows
-    .map((row) =>
-      row.map((cell, at) => (at < 2 ? cell.padEnd(widths[at]!) : cell.padStart(widths[at]!))).join('  '),
-    )
-    .join('\n');
-}
-
-const whole = (value: number): string => Math.round(value).toLocaleString('en-US');
-const fixed = (value: number): string => value.toFixed(value < 10 ? 2 : 1);
 
 function printEdge(bench: EdgeBench): string {
   const reading = [
@@ -73,7 +66,7 @@ function printEdge(bench: EdgeBench): string {
       `${whole((one.requestsPerSecond / of(one, 'empty').requestsPerSecond) * 100)} %`,
     ]),
   ];
-  return `${table(reading)}\n\n${table(served)}\n`;
+  return `${table(reading, 2)}\n\n${table(served, 2)}\n`;
 }
 
 function printHostile(figures: readonly HostileFigure[]): string {
@@ -106,6 +99,7 @@ function printHostile(figures: readonly HostileFigure[]): string {
 
 /** Rows of events that a rebuild is measured with: a real ClickHouse takes a while to write them. */
 const REBUILD_KEYS = 5_000_000;
+const AGGREGATE_EVENTS = 4_000_000;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -123,7 +117,7 @@ async function main(): Promise<number> {
   const [what = 'edge'] = positionals;
   if (
     values.help ||
-    !['edge', 'hostile', 'dedupe'].includes(what) ||
+    !['edge', 'hostile', 'aggregate', 'dedupe'].includes(what) ||
     positionals.length > 1 ||
     !(seconds > 0 && seconds <= 600) ||
     !(Number.isSafeInteger(keys) && keys >= 10_000 && keys <= 1_000_000_000) ||
@@ -135,6 +129,11 @@ async function main(): Promise<number> {
   const onProgress = (text: string): void => {
     if (!values.json) process.stderr.write(`${text}\n`);
   };
+  if (what === 'aggregate') {
+    const found = await benchAggregate({ events: events === 0 ? AGGREGATE_EVENTS : events, onProgress });
+    process.stdout.write(values.json ? `${JSON.stringify(found, null, 2)}\n` : printAggregate(found));
+    return 0;
+  }
   if (what === 'dedupe' && events > 0) {
     const found = await benchDedupeEvents({ events, keysMax: Math.ceil(events / 10), onProgress });
     process.stdout.write(values.json ? `${JSON.stringify(found, null, 2)}\n` : printDedupeEvents(found));
