@@ -34,9 +34,8 @@
  *    vouches for all of it.
  *
  * A process that notices while it runs first makes durable what it has read, so step 3 then finds nothing to do,
- * and messages that only it still had are not lost. Two processes that count the same shard are the exception: what
- * the other one writes under the old incarnation after step 3 is not in the totals until it is corrected by hand
- * (checks/rollup-equals-raw.sql finds it). Let one process count a shard.
+ * and messages that only it still had are not lost. Nobody else writes for the shard meanwhile: whoever
+ * did before was fenced out by the take-over that came before all this (ownership.ts).
  */
 import { endOfMessage, INCARNATION_MAX } from '../contract/position.ts';
 import { closingPosition, type Beginning } from './incarnation-rows.ts';

@@ -53,9 +53,9 @@ export const METER_LIMITS = {
   groupsMaxMost: 100_000,
   /**
    * How far the first hour of a version must lie behind the moment at which the log stores its definition. An
-   * edge takes no event whose time lies further ahead than its own bound, one hour by default, so with two hours
-   * no event of the version's first hour can stand before it in the log, also if clocks disagree by some minutes.
-   * An edge that takes events from further ahead must not be used with versions.
+   * edge takes no event whose time lies further ahead than its own bound, one hour by default, and ten
+   * minutes less than this at most: so no event of the version's first hour can stand before it in the log, also if
+   * clocks disagree by some minutes.
    */
   versionLeadMs: 2 * HOUR_MS,
   /** How far it must lie ahead when a version is asked for: an hour more, for a broker that is away meanwhile. */

@@ -25,7 +25,8 @@ export const fields = {
     describe: 'how far ahead of our clock the time of an event may be',
     default: 3_600,
     min: 0,
-    max: 31_536_000,
+    // Less than METER_LIMITS.versionLeadMs by ten minutes, in which clocks may disagree.
+    max: 6_600,
   }),
   batchEventsMax: integer('TALLYLINE_EDGE_BATCH_EVENTS_MAX', {
     describe: 'events of one request',
