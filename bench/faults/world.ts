@@ -168,8 +168,11 @@ export class World {
     });
   }
 
-  /** Another name is a second process that counts the same shards. */
-  async startAggregator(name = 'aggregator'): Promise<StageProcess> {
+  /**
+   * Another name is a second process that counts the same shards. `member` is what it calls itself among the
+   * aggregators: two that run must not have the same.
+   */
+  async startAggregator(name = 'aggregator', member = name): Promise<StageProcess> {
     return this.#start(name, 'aggregator/main.js', {
       ...this.#env,
       NATS_URL: this.#through('aggregator to NATS', this.engines.natsUrl),
@@ -177,7 +180,7 @@ export class World {
       TALLYLINE_AGGREGATOR_THREADS: '1',
       TALLYLINE_LEASE_TTL_MS: String(LEASE_TTL_MS),
       // Started again under its name, it takes its shards at once, and not after the TTL of its lease.
-      TALLYLINE_AGGREGATOR_NAME: name,
+      TALLYLINE_AGGREGATOR_NAME: member,
       TALLYLINE_AGGREGATOR_BACKLOG_BYTES_MAX: String(this.options.backlogBytesMax ?? BACKLOG_BYTES_MAX),
       TALLYLINE_CLICKHOUSE_TIMEOUT_MS: String(CLICKHOUSE_TIMEOUT_MS),
       TALLYLINE_CLICKHOUSE_FSYNC: this.options.fsync === true ? '1' : '0',
