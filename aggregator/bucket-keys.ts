@@ -1,5 +1,6 @@
 /** The buckets (bucket.ts) of rollup rows in memory, each by a number. The hash finds the slot, the bytes decide. */
 import { copyWords, sameWords, SLACK_BYTES } from '../contract/byte-words.ts';
+import { grown } from '../contract/grown.ts';
 
 const BUCKETS_FIRST = 64;
 const BYTES_FIRST = 4_096;
@@ -78,9 +79,4 @@ export class BucketKeys {
 /** Subjects of many tenants have the same names. */
 function slotOf(tenant: number, low: number): number {
   return low ^ Math.imul(tenant, 0x9e3779b1);
-}
-
-function grown<T extends Uint8Array | Uint32Array | Float64Array>(from: T, to: T): T {
-  to.set(from as never);
-  return to;
 }

@@ -10,6 +10,7 @@
  * subjects cannot choose which of them meet in a table.
  */
 import { copyWords, SLACK_BYTES } from '../contract/byte-words.ts';
+import { grown } from '../contract/grown.ts';
 import { Chaskey } from '../contract/identity.ts';
 
 const SCRATCH_FIRST = 1_024;
@@ -56,10 +57,6 @@ export class BucketWriter {
   constructor(key: string) {
     const words = Uint32Array.from([0, 8, 16, 24], (at) => Number.parseInt(key.slice(at, at + 8), 16));
     this.#chaskey = new Chaskey(words);
-  }
-
-  get count(): number {
-    return this.#count;
   }
 
   begin(hourSeconds: number, dimensions: number): void {
@@ -182,9 +179,4 @@ export function writeSibling(
   writer.text(subject);
   for (let left = dimensions.length; left > 0; left--) writer.text(dimension);
   return writer.end(tenant);
-}
-
-function grown<T extends Uint8Array | Uint32Array>(from: T, to: T): T {
-  to.set(from as never);
-  return to;
 }

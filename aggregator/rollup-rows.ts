@@ -12,6 +12,7 @@
  * `position` is that of the last event in it. One at or below it is in the totals already: adding it again does
  * nothing, which is what makes any replay a no-op row by row.
  */
+import { grown } from '../contract/grown.ts';
 import { unpackPosition } from '../contract/position.ts';
 import { QUANTITY_SCALE, quantityOf, scaleDecimal, type Quantity } from '../contract/quantity.ts';
 import { BucketKeys } from './bucket-keys.ts';
@@ -256,11 +257,6 @@ export class RollupRows {
 function slotOf(bucket: number, meter: number): number {
   const mixed = Math.imul(bucket ^ Math.imul(meter, 0x85ebca6b), 0x9e3779b1);
   return mixed ^ (mixed >>> 15);
-}
-
-function grown<T extends Uint8Array | Uint32Array | Float64Array>(from: T, to: T): T {
-  to.set(from as never);
-  return to;
 }
 
 function decimals(text: string): number {

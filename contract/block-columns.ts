@@ -1,4 +1,5 @@
 import { SLACK_BYTES } from './byte-words.ts';
+import { grown } from './grown.ts';
 
 const EVENTS_FIRST = 64;
 const CELLS_FIRST = 256;
@@ -44,10 +45,4 @@ export class BlockColumns {
     this.ids = grown(this.ids, new Uint8Array((least + SLACK_BYTES) * 2));
     this.idsView = new DataView(this.ids.buffer);
   }
-}
-
-/** Copies into the larger array. */
-export function grown<T extends Uint8Array | Int32Array | Uint32Array | Float64Array>(from: T, to: T): T {
-  to.set(from as never);
-  return to;
 }

@@ -10,6 +10,7 @@
  * is scratch space: it is reset for the next body, and nothing of it may be kept.
  */
 import type { FieldTag } from './fields.ts';
+import { grown } from './grown.ts';
 import { PathTable } from './path-table.ts';
 
 /** The attributes of an event whose ranges are kept, and their numbers. `time` is kept as a number. */
@@ -169,9 +170,4 @@ export class EventBatch {
     this.textStart = grown(this.textStart, new Uint32Array(capacity));
     this.textEnd = grown(this.textEnd, new Uint32Array(capacity));
   }
-}
-
-function grown<T extends Uint8Array | Uint16Array | Uint32Array | Float64Array>(from: T, to: T): T {
-  to.set(from as never);
-  return to;
 }
