@@ -50,7 +50,7 @@ export function parseMember(value: string): MemberRecord | null {
   return known ? { name, instance, generation, beat, shards, leaving } : null;
 }
 
-export function parseLease(value: string): LeaseRecord | null {
+function parseLease(value: string): LeaseRecord | null {
   const { owner, instance, epoch, successor } = parse(value);
   const known =
     typeof owner === 'string' &&

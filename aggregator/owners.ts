@@ -12,7 +12,7 @@ export interface Owner {
 }
 
 /** The newest owner of a shard; null before the first. */
-export async function loadOwner(ch: ClickHouse, shard: number): Promise<Owner | null> {
+async function loadOwner(ch: ClickHouse, shard: number): Promise<Owner | null> {
   const [row] = await ch.rows<{ epoch: string; owner: string }>(
     'SELECT epoch, owner FROM owners WHERE shard = {shard:UInt16} ORDER BY epoch DESC, owner DESC LIMIT 1',
     { shard },

@@ -19,7 +19,7 @@
 import { EARLIER } from '../position-in-shard.ts';
 
 const ENTRY_WORDS = 8;
-export const ENTRY_BYTES = ENTRY_WORDS * 4;
+const ENTRY_BYTES = ENTRY_WORDS * 4;
 const PAYLOAD = 4;
 const POSITION = 6;
 
@@ -34,7 +34,7 @@ const SEGMENT_SLOTS_LEAST = 16;
 const LOAD_MAX = 0.7;
 const SLOT_BYTES = 4;
 
-export const GENERATION_KEYS_MAX = 2 ** 30;
+const GENERATION_KEYS_MAX = 2 ** 30;
 /** By the block that filled it, and by those that were asked for together with it. */
 const OVERGROWTH_KEYS = 2 ** 20;
 
