@@ -4,7 +4,9 @@
  * next flush is folded and encoded.
  *
  * When: at once if the last one began an interval ago, so that a lone event is visible within milliseconds;
- * else when the interval is over; earlier when enough has come together for one flush.
+ * else when the interval is over; not while one is being written, so that under load a flush is as large as what
+ * comes in while the last one is written, for ClickHouse takes few large inserts for much less than many small ones;
+ * but whenever enough has come together for one flush.
  *
  * The order of the steps is the guarantee; a crash after each is told beside it. Every row's version is a
  * position of the log, so repeating a step, or the whole flush after a restart, writes the same rows.
@@ -96,6 +98,7 @@ export class Flusher {
   readonly #overflowWarnings = new OverflowWarnings();
   #mark = 0;
   #startedMs = -Infinity;
+  #isWriting = false;
   #wake: () => void = () => {};
   #alarmed = false;
   #abandon: (error: unknown) => void = () => {};
@@ -154,9 +157,14 @@ export class Flusher {
         await writing;
         // A watermark vouches for everything before it: behind a flush that failed nothing more is written.
         this.#throwFailure();
+        this.#isWriting = true;
         writing = this.#write(gathered, this.#startedMs)
           .catch((error: unknown) => this.#fail(error))
-          .finally(() => this.#end(batches));
+          .finally(() => {
+            this.#isWriting = false;
+            this.#end(batches);
+            this.#wake();
+          });
       }
     } finally {
       await writing;
@@ -196,7 +204,7 @@ export class Flusher {
     for (const resolve of waiting) resolve();
   }
 
-  /** 0 when a flush is due, Infinity when there is nothing to flush. */
+  /** 0 when a flush is due, Infinity when there is nothing to flush, or something else has to happen first. */
   #dueInMs(): number {
     let events = 0;
     let any = false;
@@ -210,6 +218,7 @@ export class Flusher {
     // A backlog at its bound lets nothing more in: waiting for more would wait for ever.
     const { backlog, eventsMax, intervalMs, timing } = this.#options;
     if (events >= eventsMax || backlog.full) return 0;
+    if (this.#isWriting) return Infinity;
     return Math.max(0, this.#startedMs + intervalMs - timing.elapsedMs());
   }
 
