@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { formatIdentity, parseIdentity } from '../contract/identity.ts';
 import { packPosition } from '../contract/position.ts';
+import { unscaleDecimal } from '../contract/quantity.ts';
 import {
   arrayColumn,
   Bytes,
@@ -89,6 +90,25 @@ describe('Native format', () => {
       putDecimal(words, 0, value, 0);
       const expected = BigInt.asUintN(128, BigInt(value) * 10n ** 9n);
       expect(Buffer.from(words.buffer).toString('hex')).toBe(littleEndian(expected));
+    }
+  });
+
+  test('a decimal is the same text as by bigint, whatever its size and scale', () => {
+    const written = (mantissa: number, scale: number): string => {
+      const bytes = new Bytes(1);
+      bytes.decimal(mantissa, scale);
+      return Buffer.from(bytes.written).toString('latin1');
+    };
+    const check = (mantissa: number, scale: number): void => {
+      const text = unscaleDecimal(BigInt(mantissa), scale);
+      expect(written(mantissa, scale)).toBe(String.fromCharCode(text.length) + text);
+    };
+    fc.assert(fc.property(fc.maxSafeInteger(), fc.nat(9), check), { numRuns: 2_000 });
+    fc.assert(fc.property(fc.integer({ min: -2_000, max: 2_000 }), fc.nat(9), check), { numRuns: 2_000 });
+    for (let scale = 0; scale <= 9; scale++) {
+      for (let size = 1; size <= Number.MAX_SAFE_INTEGER; size *= 10)
+        for (const near of [size - 1, size, size + 1]) check(near, scale);
+      for (const value of [-0, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER]) check(value, scale);
     }
   });
 

@@ -4,7 +4,6 @@
  */
 import type { Block } from '../contract/block.ts';
 import { FIELD_NUMBER } from '../contract/fields.ts';
-import { unscaleDecimal } from '../contract/quantity.ts';
 import { VERDICTS } from '../contract/verdicts.ts';
 import { HOUR_MS } from '../contract/window.ts';
 import {
@@ -16,6 +15,8 @@ import {
   mapColumn,
   positionColumn,
   putIdentity,
+  putPosition,
+  putWhole,
   textColumn,
   wholeColumn,
   type Column,
@@ -64,98 +65,114 @@ function countOf(blocks: readonly DecidedBlock[], wanted: (verdict: number) => b
   return rows;
 }
 
-/** What both tables have of an event. */
+/** What both tables have of an event. Filled again and again in the same memory, which is copied into each block. */
 class EventColumns {
-  readonly #tenant: Dictionary;
-  readonly #type: Dictionary;
-  readonly #source: Dictionary;
-  readonly #subject: Bytes;
-  readonly #id: Bytes;
-  readonly #time: Float64Array;
-  readonly #identity: Uint32Array;
-  readonly #payload: Uint32Array;
-  readonly #accepted: Float64Array;
-  readonly #shard: Uint16Array;
-  readonly #incarnation: Uint8Array;
-  readonly #position: Float64Array;
-  readonly #fields: Uint32Array;
-  readonly #paths: Bytes;
-  readonly #values: Bytes;
+  readonly #tenant = new Dictionary();
+  readonly #type = new Dictionary();
+  readonly #source = new Dictionary();
+  readonly #subject = new Bytes();
+  readonly #id = new Bytes();
+  readonly #paths = new Bytes();
+  readonly #values = new Bytes();
+  #time = new Uint32Array(0);
+  #hour = new Uint32Array(0);
+  #identity = new Uint32Array(0);
+  #payload = new Uint32Array(0);
+  #accepted = new Uint32Array(0);
+  #shard = new Uint16Array(0);
+  #position = new Uint32Array(0);
+  #fields = new Uint32Array(0);
   #row = 0;
 
-  constructor(rows: number) {
-    this.#tenant = new Dictionary(rows);
-    this.#type = new Dictionary(rows);
-    this.#source = new Dictionary(rows);
-    this.#subject = new Bytes(rows * 16);
-    this.#id = new Bytes(rows * 24);
-    this.#time = new Float64Array(rows);
+  /** Of the block at hand: the paths of each of its shapes, as a column has them. */
+  #block: Block | null = null;
+  #shapePaths: (Uint8Array | undefined)[] = [];
+  readonly #scratch = new Bytes();
+
+  /** With room for so many rows. */
+  begin(rows: number): void {
+    this.#row = 0;
+    this.#block = null;
+    for (const texts of [this.#subject, this.#id, this.#paths, this.#values]) texts.clear();
+    for (const dictionary of [this.#tenant, this.#type, this.#source]) dictionary.begin(rows);
+    if (rows <= this.#shard.length) return;
+    this.#time = new Uint32Array(rows * 2);
+    this.#hour = new Uint32Array(rows);
     this.#identity = new Uint32Array(rows * 4);
     this.#payload = new Uint32Array(rows * 2);
-    this.#accepted = new Float64Array(rows);
+    this.#accepted = new Uint32Array(rows * 2);
     this.#shard = new Uint16Array(rows);
-    this.#incarnation = new Uint8Array(rows);
-    this.#position = new Float64Array(rows);
+    this.#position = new Uint32Array(rows * 2);
     this.#fields = new Uint32Array(rows);
-    this.#paths = new Bytes(rows * 24);
-    this.#values = new Bytes(rows * 16);
   }
 
   add(decided: DecidedBlock, at: number): void {
     const { block } = decided;
+    if (block !== this.#block) {
+      this.#block = block;
+      this.#shapePaths = new Array<Uint8Array | undefined>(block.shapeCount);
+    }
     const row = this.#row++;
     this.#tenant.put(row, block, block.tenant[at]!);
     this.#type.put(row, block, block.type[at]!);
     this.#source.put(row, block, block.source[at]!);
     putText(this.#subject, block, block.subject[at]!);
     this.#id.slice(block.idBytes, block.idStart[at]!, block.idStart[at + 1]!);
-    this.#time[row] = block.time[at]!;
+    const time = block.time[at]!;
+    putWhole(this.#time, row, time);
+    this.#hour[row] = Math.floor(time / HOUR_MS) * (HOUR_MS / 1_000);
     putIdentity(this.#identity, row, block.identity, at * 4);
     this.#payload[row * 2] = block.payloadHash[at * 2]!;
     this.#payload[row * 2 + 1] = block.payloadHash[at * 2 + 1]!;
-    this.#accepted[row] = soundTime(block.acceptedAtMs);
+    putWhole(this.#accepted, row, soundTime(block.acceptedAtMs));
     this.#shard[row] = decided.shard;
-    this.#incarnation[row] = decided.incarnation;
-    this.#position[row] = positionInShard(decided.sequence, at);
+    putPosition(this.#position, row, decided.incarnation, positionInShard(decided.sequence, at));
     this.#fields[row] = this.#data(block, at);
   }
 
   #data(block: Block, at: number): number {
     const { shapeStart, shapeFields, cells } = block;
-    const first = shapeStart[block.shape[at]!]!;
-    const end = shapeStart[block.shape[at]! + 1]!;
+    const shape = block.shape[at]!;
+    const first = shapeStart[shape]!;
+    const end = shapeStart[shape + 1]!;
+    this.#paths.raw((this.#shapePaths[shape] ??= this.#pathsOf(block, first, end)));
     let cell = block.cellStart[at]!;
     for (let field = first; field < end; field++, cell++) {
-      putText(this.#paths, block, shapeFields[field * 2]!);
       const code = shapeFields[field * 2 + 1]!;
       const value = cells[cell]!;
       if (code >>> 8 !== FIELD_NUMBER) putText(this.#values, block, value);
-      else if ((code & 0xff) === 0) this.#values.text(String(value));
-      else this.#values.text(unscaleDecimal(BigInt(value), code & 0xff));
+      else this.#values.decimal(value, code & 0xff);
     }
     return end - first;
   }
 
+  #pathsOf(block: Block, first: number, end: number): Uint8Array {
+    this.#scratch.clear();
+    for (let field = first; field < end; field++)
+      putText(this.#scratch, block, block.shapeFields[field * 2]!);
+    return this.#scratch.written.slice();
+  }
+
   columns(): Column[] {
+    const rows = this.#row;
     return [
-      this.#tenant.column('tenant'),
-      this.#type.column('type'),
+      this.#tenant.column('tenant', rows),
+      this.#type.column('type', rows),
       collectedTexts('subject', this.#subject),
-      wholeColumn('time', "DateTime64(3, 'UTC')", this.#time),
-      fixedColumn('identity', 'UUID', this.#identity),
-      this.#source.column('source'),
+      fixedColumn('time', "DateTime64(3, 'UTC')", this.#time.subarray(0, rows * 2)),
+      fixedColumn('identity', 'UUID', this.#identity.subarray(0, rows * 4)),
+      this.#source.column('source', rows),
       collectedTexts('id', this.#id),
-      mapColumn('data', this.#fields, this.#paths, this.#values),
-      fixedColumn('payload_hash', 'UInt64', this.#payload),
-      wholeColumn('accepted_at', "DateTime64(3, 'UTC')", this.#accepted),
-      fixedColumn('shard', 'UInt16', this.#shard),
-      positionColumn('position', this.#incarnation, this.#position),
+      mapColumn('data', this.#fields.subarray(0, rows), this.#paths, this.#values),
+      fixedColumn('payload_hash', 'UInt64', this.#payload.subarray(0, rows * 2)),
+      fixedColumn('accepted_at', "DateTime64(3, 'UTC')", this.#accepted.subarray(0, rows * 2)),
+      fixedColumn('shard', 'UInt16', this.#shard.subarray(0, rows)),
+      fixedColumn('position', 'UInt64', this.#position.subarray(0, rows * 2)),
     ];
   }
 
   hours(): Column {
-    const hours = Uint32Array.from(this.#time, (time) => Math.floor(time / HOUR_MS) * (HOUR_MS / 1_000));
-    return fixedColumn('hour', "DateTime('UTC')", hours);
+    return fixedColumn('hour', "DateTime('UTC')", this.#hour.subarray(0, this.#row));
   }
 }
 
@@ -175,9 +192,17 @@ export const EVENT_COLUMNS = [
   'hour',
 ];
 
+let kept: EventColumns | undefined;
+
+function begun(rows: number): EventColumns {
+  kept ??= new EventColumns();
+  kept.begin(rows);
+  return kept;
+}
+
 function encodeEvents(blocks: readonly DecidedBlock[], rows: number): Encoded {
   if (rows === 0) return { rows, body: null };
-  const columns = new EventColumns(rows);
+  const columns = begun(rows);
   for (const decided of blocks) {
     for (let at = 0; at < decided.verdicts.length; at++) {
       if (decided.verdicts[at] === COUNTED) columns.add(decided, at);
@@ -190,7 +215,7 @@ export const REFUSED_COLUMNS = [...EVENT_COLUMNS.filter((name) => name !== 'hour
 
 function encodeRefused(blocks: readonly DecidedBlock[], rows: number): Encoded {
   if (rows === 0) return { rows, body: null };
-  const columns = new EventColumns(rows);
+  const columns = begun(rows);
   const verdicts = new Uint32Array(rows);
   const codes = new Uint32Array(rows);
   let row = 0;
@@ -277,27 +302,31 @@ export function soundTime(timeMs: number): number {
 
 /** The distinct texts of a column over many blocks; a text is looked up once a block. */
 class Dictionary {
-  readonly #numbers: Uint32Array;
+  #numbers = new Uint32Array(0);
   readonly #texts: string[] = [];
   readonly #known = new Map<string, number>();
   #block: Block | null = null;
   #local = new Int32Array(0);
 
-  constructor(rows: number) {
-    this.#numbers = new Uint32Array(rows);
+  begin(rows: number): void {
+    this.#texts.length = 0;
+    this.#known.clear();
+    this.#block = null;
+    if (rows > this.#numbers.length) this.#numbers = new Uint32Array(rows);
   }
 
   put(row: number, block: Block, text: number): void {
     if (block !== this.#block) {
       this.#block = block;
-      this.#local = new Int32Array(block.textCount).fill(-1);
+      if (block.textCount > this.#local.length) this.#local = new Int32Array(block.textCount * 2);
+      this.#local.fill(-1, 0, block.textCount);
     }
     const known = this.#local[text]!;
     this.#numbers[row] = known >= 0 ? known : (this.#local[text] = this.#number(block, text));
   }
 
-  column(name: string): Column {
-    return lowCardinalityColumn(name, this.#texts, this.#numbers);
+  column(name: string, rows: number): Column {
+    return lowCardinalityColumn(name, this.#texts, this.#numbers.subarray(0, rows));
   }
 
   #number(block: Block, at: number): number {

@@ -124,6 +124,7 @@ function decimals(
 
 /** The latest value of a row may come from an earlier incarnation. */
 function latestPositions(rows: RollupRows, touched: readonly number[]): Column {
-  const incarnations = Uint8Array.from(touched, (row) => rows.latestIncarnation[row]!);
+  const incarnations = new Uint8Array(touched.length);
+  for (let at = 0; at < touched.length; at++) incarnations[at] = rows.latestIncarnation[touched[at]!]!;
   return positionColumn('latest_position', incarnations, picked(rows.latestPosition, touched));
 }
