@@ -10,7 +10,7 @@ import { Preparer } from '../../aggregator/prepare.ts';
 import { Purger } from '../../aggregator/purge.ts';
 import { encodeRaw } from '../../aggregator/raw-rows.ts';
 import { recover, type Recovered } from '../../aggregator/recover.ts';
-import { readShared } from '../../aggregator/registry.ts';
+import { readShared, type MetersInForce } from '../../aggregator/registry.ts';
 import { IncarnationError } from '../../aggregator/watermark.ts';
 import type { PrepareAnswer } from '../../aggregator/worker.ts';
 import type { Workers } from '../../aggregator/workers.ts';
@@ -41,8 +41,22 @@ export interface ProcessOptions extends ProcessLimits {
   readonly model: Model;
 }
 
-/** Nobody reads the log and the metrics of a simulated process. */
-const silent: unknown = new Proxy(() => silent, { get: () => silent });
+/**
+ * Nobody reads the log and the metrics of a simulated process: each property is this again. It is kept where it was
+ * asked for, since a proxy is slow.
+ */
+const silent: object = Object.setPrototypeOf(
+  () => silent,
+  new Proxy(
+    {},
+    {
+      get(_, name, asked: object) {
+        Object.defineProperty(asked, name, { value: silent, enumerable: true });
+        return silent;
+      },
+    },
+  ),
+) as object;
 
 /** Resolves when the process has ended, by being stopped or fenced. What else ends it is a violation. */
 export async function runProcess(o: ProcessOptions): Promise<void> {
@@ -62,7 +76,7 @@ export async function runProcess(o: ProcessOptions): Promise<void> {
 async function count(o: ProcessOptions): Promise<void> {
   const { world, life, logs, model, threads } = o;
   const log = silent as Log;
-  const measurements = silent as Measurements;
+  const measurements = silent as unknown as Measurements;
   const { signal } = life.stopping;
   const timing: Timing = {
     now: () => WALL_MS + world.nowMs + life.clockOffMs,
@@ -102,7 +116,7 @@ async function count(o: ProcessOptions): Promise<void> {
     eventsMax: o.flushEventsMax,
     onWatermark: ({ shard, shardLog, state }, _, bytes) => purger.onWatermark(shardLog, shard, state, bytes),
   });
-  const begin = async (shard: number): Promise<Recovered> => {
+  const begin = async (shard: number, hole: string | null = null): Promise<Recovered> => {
     const shardLog = shardLogs[shard]!;
     const state = await patience.until('start', async () => {
       try {
@@ -118,6 +132,7 @@ async function count(o: ProcessOptions): Promise<void> {
           dedupeKeysMax,
           rollupRowsMax,
           bucketKey: BUCKET_KEY,
+          hole,
           onLoss,
         });
       } catch (error) {
@@ -157,6 +172,14 @@ const WALL_MS = Date.UTC(2026, 10, 1);
 const BUCKET_KEY = '00112233445566778899aabbccddeeff';
 /** For all processes: it keeps nothing from block to block. */
 const preparer = new Preparer(BUCKET_KEY);
+/** Read once, as a worker does it. */
+const inForce = new WeakMap<SharedArrayBuffer, MetersInForce>();
+
+function metersOf(bytes: SharedArrayBuffer): MetersInForce {
+  let meters = inForce.get(bytes);
+  if (meters === undefined) inForce.set(bytes, (meters = readShared(bytes)));
+  return meters;
+}
 
 /** The work of the threads, done when its turn comes. */
 function workersOf(world: World, life: Life, threads: number): Workers {
@@ -166,7 +189,7 @@ function workersOf(world: World, life: Life, threads: number): Workers {
     prepare: ({ message, meters }) =>
       world.work(life, 'prepare', (): PrepareAnswer => {
         try {
-          return { kind: 'prepared', prepared: preparer.prepare(message, readShared(meters)) };
+          return { kind: 'prepared', prepared: preparer.prepare(message, metersOf(meters)) };
         } catch (error) {
           if (!(error instanceof BlockError)) throw error;
           return { kind: 'unreadable', reason: error.message, message };

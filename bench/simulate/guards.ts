@@ -55,7 +55,7 @@ export const GUARDS: readonly Guard[] = [
     without: 'the watermark is written before the raw rows',
     code: [
       {
-        file: 'aggregator/flush.js',
+        file: 'aggregator/flush-steps.js',
         from: 'const events = withRows(raw.map((part) => part.events));',
         to:
           'const events = withRows(raw.map((part) => part.events)); ' +
@@ -82,6 +82,55 @@ export const GUARDS: readonly Guard[] = [
         file: 'aggregator/verdict.js',
         from: 'known !== ABSENT && known < position',
         to: 'known !== ABSENT && known <= position',
+      },
+    ],
+  },
+  {
+    name: 'recount-barrier',
+    without: 'the next flush is folded before rows that a correction changed were made anew',
+    code: [
+      {
+        file: 'aggregator/flush.js',
+        from: 'if (gathered.derived.recounts.length > 0)',
+        to: 'if (false)',
+      },
+    ],
+  },
+  {
+    name: 'recount-refresh',
+    without: 'what is in memory of rows that were made anew stays as it was',
+    code: [
+      {
+        file: 'aggregator/rollup-cache.js',
+        from: 'rows.load(row, one, incarnation);\n                break;',
+        to: 'break;',
+      },
+    ],
+  },
+  {
+    name: 'recount-alone',
+    without: 'a flush also writes the folded rows of what it makes anew',
+    code: [
+      {
+        file: 'aggregator/flush-recount.js',
+        from: 'touched.filter(isOutside)',
+        to: 'touched',
+      },
+    ],
+  },
+  {
+    name: 'settle',
+    without: 'corrections that an incarnation left behind its watermark retire nothing',
+    tables: { settle: false },
+  },
+  {
+    name: 'correction-target',
+    without: 'a correction of what was not counted before it counts',
+    code: [
+      {
+        file: 'aggregator/verdict.js',
+        from: '(target === ABSENT || target >= position)',
+        to: 'target === ABSENT',
       },
     ],
   },

@@ -11,7 +11,7 @@ import { SimulatedLog, type Stored } from './simulated-log.ts';
 import { SimulatedTables, type TableGuards } from './simulated-tables.ts';
 import { Life, World } from './world.ts';
 
-export const ALL_GUARDS: TableGuards = { version: true, firstWrite: true, epoch: true };
+export const ALL_GUARDS: TableGuards = { version: true, firstWrite: true, epoch: true, settle: true };
 
 export interface Outcome {
   readonly seed: number;
@@ -26,15 +26,19 @@ export interface Outcome {
 /** A history that does not come to rest by then never will. */
 const STEPS_MAX = 30_000;
 
-export async function runHistory(
+/**
+ * The history of a seed, step by step. Whoever runs it lets the consequences of a step run before he asks for the next:
+ * after each `yield` all promises that are settled have been taken note of.
+ */
+export function* historyOf(
   seed: number,
-  guards: TableGuards = ALL_GUARDS,
-  tellStory = false,
-): Promise<Outcome> {
+  guards: TableGuards,
+  tellStory: boolean,
+): Generator<void, Outcome, void> {
   const history = new History(seed, guards, tellStory);
   const { world } = history;
   try {
-    await history.run();
+    yield* history.run();
   } catch (error) {
     world.fail(error instanceof Error ? (error.stack ?? error.message) : String(error));
   }
@@ -56,8 +60,12 @@ class History {
   readonly #loses: boolean;
   readonly #clocksDiffer: boolean;
   /** What a log was before it lost something. */
-  #before: { log: SimulatedLog; messages: readonly Stored[]; firstSequence: number; created: string } | null =
-    null;
+  #before: {
+    log: SimulatedLog;
+    messages: readonly (Stored | undefined)[];
+    firstSequence: number;
+    created: string;
+  } | null = null;
   #eventsLeft: number;
   #lifeNumber = 0;
 
@@ -67,13 +75,17 @@ class History {
     const shards = dice.between(1, 2);
     this.world = new World(
       dice,
-      { fault: dice.oneOf([0, 0.05, 0.15]), delay: dice.oneOf([0, 0.2, 0.5]) },
+      {
+        fault: dice.oneOf([0, 0.05, 0.15]),
+        silence: dice.oneOf([0, 0.01, 0.04]),
+        delay: dice.oneOf([0, 0.2, 0.5]),
+      },
       tellStory,
     );
     this.#logs = Array.from({ length: shards }, (_, shard) => new SimulatedLog(shard, this.world));
     this.#tables = new SimulatedTables(guards);
     this.#model = new Model(this.world, this.#tables, this.#logs);
-    this.#producer = new Producer(dice, shards);
+    this.#producer = new Producer(dice, shards, dice.chance(0.6));
     this.#eventsLeft = dice.between(10, 60);
     this.#loses = dice.chance(0.7);
     this.#clocksDiffer = dice.chance(0.3);
@@ -88,17 +100,23 @@ class History {
     };
   }
 
-  async run(): Promise<void> {
+  *run(): Generator<void, void, void> {
     const { world } = this;
+    for (let meters = this.#dice.below(4); meters > 0; meters--) this.#publish(this.#producer.meter());
     this.#start();
     while (this.#eventsLeft > 0 && world.violation === null) {
-      if (this.#dice.chance(0.08)) this.#happen();
-      else if (!(await world.step())) this.#happen();
+      if (this.#dice.chance(0.08)) {
+        this.#happen();
+        continue;
+      }
+      yield;
+      if (!world.step()) this.#happen();
     }
     this.#calm();
     while (world.violation === null) {
       if (world.steps > STEPS_MAX) world.fail('it does not come to rest');
-      if (await world.step()) continue;
+      yield;
+      if (world.step()) continue;
       if (this.#alive().length > 0) break;
       this.#start();
     }
@@ -170,7 +188,7 @@ class History {
     if (!this.#loses) return;
     const dice = this.#dice;
     const log = dice.oneOf(this.#logs);
-    const what = dice.below(10);
+    const what = dice.below(12);
     if (this.#before !== null && what < 2) {
       const { log: of, messages, firstSequence, created } = this.#before;
       this.#before = null;
@@ -182,6 +200,7 @@ class History {
     this.#before = { log, messages: [...messages], firstSequence, created };
     if (what < 7) log.cutBack(dice.between(log.syncedTo, log.lastSequence));
     else if (what < 9) log.cutBack(dice.between(0, log.lastSequence));
+    else if (what < 11) log.pierce(dice.between(log.firstSequence, log.lastSequence), dice.between(1, 3));
     else log.remove();
   }
 
@@ -192,10 +211,8 @@ class History {
     world.calm = true;
     this.#wake();
     for (const log of this.#logs) log.make();
-    const there = new Set(
-      this.#logs.flatMap(({ messages }) => messages.map(({ publication }) => publication)),
-    );
-    const missing = this.#published.filter((publication) => !there.has(publication));
+    const there = new Set(this.#logs.flatMap(({ messages }) => messages.map((one) => one?.publication)));
+    const missing = this.#published.filter((one) => !there.has(one));
     for (const publication of missing) this.#logs[publication.shard]!.append(publication);
   }
 }

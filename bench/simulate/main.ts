@@ -6,14 +6,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { GUARDS, mutate, type Guard } from './guards.ts';
-import { runHistory } from './history.ts';
-import { spread, type Spread } from './threads.ts';
+import { tellSeed } from './seeds.ts';
+import { spread, type Spread } from './processes.ts';
 
-const usage = `usage: npm run simulate -- [--seeds N] [--from FIRST] [--threads N] [--break GUARD|all] [--json]
+const usage = `usage: npm run simulate -- [--seeds N] [--from FIRST] [--processes N] [--break GUARD|all] [--json]
 
   --seeds     how many histories; 2,000 by default
   --from      the first seed; a wrong one is run again with --from SEED --seeds 1, and tells its whole story
-  --threads   one for each processor by default
+  --processes one for each processor by default
   --break     takes a guard out, and fails if nobody notices: ${GUARDS.map(({ name }) => name).join(', ')}
   --json      the result as JSON
 `;
@@ -22,15 +22,16 @@ const dist = fileURLToPath(new URL('../../', import.meta.url));
 const workerFile = fileURLToPath(new URL('./worker.js', import.meta.url));
 /** Of a wrong seed's story, the end: what is not there is told by running it alone. */
 const STORY_LINES = 60;
+const TELL_EVERY_S = 5;
 
 interface Arguments {
   readonly seeds: number;
   readonly from: number;
-  readonly threads: number;
+  readonly processes: number;
   readonly json: boolean;
 }
 
-async function simulate({ seeds, from, threads, json }: Arguments): Promise<boolean> {
+async function simulate({ seeds, from, processes, json }: Arguments): Promise<boolean> {
   const began = performance.now();
   const seconds = (): number => (performance.now() - began) / 1_000;
   let toldAt = 0;
@@ -38,28 +39,40 @@ async function simulate({ seeds, from, threads, json }: Arguments): Promise<bool
     workerFile,
     from,
     count: seeds,
-    threads,
+    processes,
     guards: {},
     stopAtFirst: false,
-    onProgress(done) {
-      if (json || seconds() - toldAt < 2) return;
+    onProgress({ done, wrong, doneTo }) {
+      if (seconds() - toldAt < TELL_EVERY_S) return;
       toldAt = seconds();
       const rate = done / toldAt;
       const left = Math.round((seeds - done) / rate);
-      process.stderr.write(`${done} of ${seeds} seeds, ${Math.round(rate)} a second, ${left} s left\n`);
+      process.stderr.write(
+        `${done} of ${seeds} seeds, ${wrong} wrong, ${Math.round(rate)} a second, ${left} s left; ` +
+          `to go on later: --from ${doneTo} --seeds ${from + seeds - doneTo}\n`,
+      );
     },
   });
   const rate = Math.round(result.done / seconds());
+  const { done, steps, cpuSeconds, memoryBytes, wrong } = result;
   if (json) {
-    const { done, steps, wrong } = result;
-    console.log(
-      JSON.stringify({ from, seeds: done, steps, seconds: seconds(), seedsPerSecond: rate, wrong }),
-    );
+    const told = {
+      from,
+      seeds: done,
+      steps,
+      seconds: seconds(),
+      seedsPerSecond: rate,
+      cpuSeconds,
+      memoryBytes,
+    };
+    console.log(JSON.stringify({ ...told, wrong }));
   } else {
     await printWrong(result, seeds === 1);
     console.log(
-      `${result.done} seeds from ${from}, ${result.steps} steps, ${seconds().toFixed(1)} s, ${rate} a second: ` +
-        `${result.wrong.length === 0 ? 'no wrong total' : `${result.wrong.length} WRONG`}`,
+      `${done} seeds from ${from}, ${steps} steps, ${seconds().toFixed(1)} s, ${rate} a second, ` +
+        `${((cpuSeconds * 1_000) / done).toFixed(2)} ms of a processor and at most ` +
+        `${Math.round(memoryBytes / 2 ** 20)} MiB each: ` +
+        `${wrong.length === 0 ? 'no wrong total' : `${wrong.length} WRONG`}`,
     );
   }
   return result.wrong.length === 0;
@@ -67,7 +80,7 @@ async function simulate({ seeds, from, threads, json }: Arguments): Promise<bool
 
 async function printWrong({ wrong }: Spread, all: boolean): Promise<void> {
   for (const { seed, violation } of wrong.slice(0, 3)) {
-    const { story } = await runHistory(seed, undefined, true);
+    const { story } = await tellSeed(seed);
     const at = story.findIndex((line) => line.includes('VIOLATION'));
     const told = all ? story : story.slice(Math.max(0, at - STORY_LINES), at + 1);
     console.log(`seed ${seed}: ${violation}\n  ${told.join('\n  ')}\n`);
@@ -87,7 +100,7 @@ interface Caught {
 async function breakGuard(
   guard: Guard,
   directory: string,
-  { seeds, from, threads }: Arguments,
+  { seeds, from, processes }: Arguments,
 ): Promise<Caught> {
   const copy = join(directory, guard.name);
   mutate(guard, dist, copy);
@@ -95,7 +108,7 @@ async function breakGuard(
     workerFile: join(copy, 'bench/simulate/worker.js'),
     from,
     count: seeds,
-    threads,
+    processes,
     guards: guard.tables ?? {},
     stopAtFirst: true,
   });
@@ -137,7 +150,7 @@ async function main(): Promise<boolean> {
     options: {
       seeds: { type: 'string' },
       from: { type: 'string' },
-      threads: { type: 'string' },
+      processes: { type: 'string' },
       break: { type: 'string' },
       json: { type: 'boolean' },
       help: { type: 'boolean' },
@@ -150,7 +163,7 @@ async function main(): Promise<boolean> {
   const args: Arguments = {
     seeds: whole(values.seeds, 2_000, 1),
     from: whole(values.from, 0, 0),
-    threads: whole(values.threads, availableParallelism(), 1),
+    processes: whole(values.processes, availableParallelism(), 1),
     json: values.json === true,
   };
   return values.break === undefined ? simulate(args) : breakGuards(values.break, args);

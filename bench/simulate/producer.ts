@@ -1,10 +1,11 @@
-/** What producers send through an edge: blocks of events, meter definitions, and now and then rubbish. */
+/** What producers send through an edge: blocks of events and corrections, meter definitions, and now and then rubbish. */
 import { BlockBuilder } from '../../contract/block-builder.ts';
 import { encodeMeterDefined, type MeterDefined } from '../../contract/control.ts';
+import { PATH_AMENDS, PATH_TARGET, PATH_VOIDS, TYPE_VOID } from '../../contract/corrections.ts';
 import { ATTRIBUTES_KEPT, EventBatch, ID, SOURCE, SUBJECT, TYPE } from '../../contract/event-batch.ts';
 import { FIELD_NUMBER, FIELD_TEXT } from '../../contract/fields.ts';
-import { IdentityHasher, ShardRule } from '../../contract/identity.ts';
-import type { Meter } from '../../contract/meter.ts';
+import { formatIdentity, IdentityHasher, ShardRule } from '../../contract/identity.ts';
+import type { Meter, MeterFilter } from '../../contract/meter.ts';
 import { PathTable } from '../../contract/path-table.ts';
 import { HOUR_MS } from '../../contract/window.ts';
 import type { Dice } from './dice.ts';
@@ -22,6 +23,13 @@ export interface SentEvent {
   readonly subject: string;
   readonly timeMs: number;
   readonly data: Readonly<Record<string, Value>>;
+  /** Of a correction, the id of the original; null for an event. */
+  readonly corrects: string | null;
+}
+
+/** What says which event it is, of the tenants' events and corrections: a correction has an identity of its own. */
+export function nameOf({ tenant, id, corrects }: Pick<SentEvent, 'tenant' | 'id' | 'corrects'>): string {
+  return corrects === null ? `${tenant}/${id}` : `${tenant}/${corrects}<${id}`;
 }
 
 /** A message as a producer has it, to be published again when it was lost. */
@@ -44,14 +52,20 @@ const meter = (key: string, aggregation: Meter['aggregation'], groupBy: readonly
   valueProperty: aggregation === 'count' ? null : 'tokens',
   groupBy,
 });
-const METERS: readonly MeterDefined[] = [
-  { tenant: 'acme', meter: meter('requests', 'count', []) },
-  { tenant: 'acme', meter: meter('tokens', 'sum', ['model']) },
-  { tenant: 'rival', meter: meter('peak', 'max', ['model', 'region']) },
-  { tenant: 'rival', meter: meter('newest', 'latest', []) },
-  // The same key with another meaning, which comes too late.
-  { tenant: 'acme', meter: meter('tokens', 'max', []) },
-];
+function metersOf(dice: Dice): MeterDefined[] {
+  // Groups of an hour: as many as there are, or fewer rows than groups.
+  const groupsMax = dice.oneOf([1, 2, 100]);
+  const filters: MeterFilter[] = [{ property: 'region', in: ['eu'] }];
+  return [
+    { tenant: 'acme', meter: meter('requests', 'count', []) },
+    { tenant: 'acme', meter: { ...meter('tokens', 'sum', ['model']), groupsMax } },
+    { tenant: 'rival', meter: { ...meter('peak', 'max', ['model', 'region']), groupsMax } },
+    { tenant: 'rival', meter: meter('newest', 'latest', []) },
+    // The same key with another meaning, which comes too late.
+    { tenant: 'acme', meter: meter('tokens', 'max', []) },
+    { tenant: 'acme', meter: { ...meter('european', 'sum', ['model']), filters, groupsMax } },
+  ];
+}
 
 // Scratch memory of the thread: an event leaves nothing in it.
 const encoder = new TextEncoder();
@@ -60,6 +74,9 @@ const builder = new BlockBuilder();
 const batch = new EventBatch();
 const identity = new Uint32Array(4);
 const body = new Uint8Array(65_536);
+const BODY_VIEW = new DataView(body.buffer);
+/** Behind the event: the id of the original that a correction names. */
+const ORIGINAL_AT = 60_000;
 
 export class Producer {
   readonly #dice: Dice;
@@ -70,7 +87,14 @@ export class Producer {
   #nextId = 0;
   #defined = 0;
 
-  constructor(dice: Dice, shards: number) {
+  readonly #corrects: boolean;
+  readonly #meters: readonly MeterDefined[];
+
+  /** @param corrects whether it ever sends a correction. */
+  constructor(dice: Dice, shards: number, corrects: boolean) {
+    this.#corrects = corrects;
+    this.#meters = metersOf(dice);
+    this.#defined = dice.below(this.#meters.length);
     this.#dice = dice;
     this.#shards = shards;
     this.#rule = new ShardRule(shards);
@@ -85,13 +109,13 @@ export class Producer {
 
   blocksOf(events: readonly SentEvent[]): Publication[] {
     const byShard = Array.from({ length: this.#shards }, (): SentEvent[] => []);
-    for (const event of events) byShard[shardOf(event, this.#rule)]!.push(event);
+    for (const event of events) byShard[this.#shardOf(event)]!.push(event);
     return byShard.flatMap((own, shard) =>
       own.length === 0
         ? []
         : [
             {
-              what: `block of ${own.map(({ tenant, id }) => `${tenant}/${id}`).join(' ')}`,
+              what: `block of ${own.map(nameOf).join(' ')}`,
               shard,
               message: encodeBlock(own, START_MS),
               events: own,
@@ -101,9 +125,14 @@ export class Producer {
     );
   }
 
-  /** The next definition, for every shard; again and again the first ones when there is no new one. */
+  /** A correction goes where its original is. */
+  #shardOf({ tenant, id, corrects }: SentEvent): number {
+    return this.#shards === 1 ? 0 : this.#rule.of(identityOf({ tenant, id: corrects ?? id }));
+  }
+
+  /** The next definition, for every shard; again from the first one when there is no new one. */
   meter(): Publication[] {
-    const defined = METERS[this.#defined++ % METERS.length]!;
+    const defined = this.#meters[this.#defined++ % this.#meters.length]!;
     const what = `meter ${defined.tenant}/${defined.meter.key}`;
     return Array.from({ length: this.#shards }, (_, shard) => ({
       what,
@@ -130,15 +159,42 @@ export class Producer {
     const { past } = this;
     if (past.length > 0) {
       const throwOf = dice.below(100);
-      if (throwOf < 25) return dice.oneOf(past);
+      const one = dice.oneOf(past);
+      if (throwOf < 25) return one;
       // The same id says something else.
-      if (throwOf < 29) return { ...dice.oneOf(past), subject: 'somebody else' };
-      if (throwOf < 32) return { ...dice.oneOf(past), data: this.#data() };
-      if (throwOf < 34) return { ...dice.oneOf(past), timeMs: START_MS + dice.below(4) * HOUR_MS };
+      if (throwOf < 29) return { ...one, subject: 'somebody else' };
+      if (throwOf < 32) return { ...one, data: { ...one.data, ...this.#data() } };
+      if (throwOf < 34) return { ...one, timeMs: START_MS + dice.below(4) * HOUR_MS };
+      if (throwOf < 50 && this.#corrects) {
+        const correction = this.#correction(one);
+        past.push(correction);
+        return correction;
+      }
     }
     const event = this.#fresh();
     past.push(event);
     return event;
+  }
+
+  /** Of that event, or of the original that it corrects; now and then of one that nobody has sent, yet. */
+  #correction({ tenant, id, corrects }: SentEvent): SentEvent {
+    const dice = this.#dice;
+    const original = dice.chance(0.1) ? `e${this.#nextId + dice.below(3)}` : (corrects ?? id);
+    const isVoid = dice.chance(0.5);
+    const event = this.#fresh();
+    const text = (value: string): Value => ({ text: value, isText: true });
+    const target = text(formatIdentity(identityOf({ tenant, id: original })));
+    return {
+      ...event,
+      tenant,
+      // Its own id may be an event's: they have nothing to do with each other.
+      id: dice.chance(0.2) ? original : `c${event.id}`,
+      corrects: original,
+      ...(isVoid ? { type: TYPE_VOID, subject: '' } : {}),
+      data: isVoid
+        ? { [PATH_VOIDS]: text(original), [PATH_TARGET]: target }
+        : { ...event.data, [PATH_AMENDS]: text(original), [PATH_TARGET]: target },
+    };
   }
 
   #fresh(): SentEvent {
@@ -151,6 +207,7 @@ export class Producer {
       // Few instants, so that the latest of several is decided by the log.
       timeMs: START_MS + dice.below(3) * HOUR_MS + dice.below(3) * 1_000,
       data: this.#data(),
+      corrects: null,
     };
   }
 
@@ -182,11 +239,12 @@ export class Producer {
   }
 }
 
-function shardOf({ tenant, id }: SentEvent, rule: ShardRule): number {
+/** Of an event, in memory that the next call uses again. */
+function identityOf({ tenant, id }: { readonly tenant: string; readonly id: string }): Uint32Array {
   const bytes = encoder.encode(`${id}\0\0\0\0`);
   hasher.turnTo(encoder.encode(tenant));
   hasher.hash(new DataView(bytes.buffer), 0, 0, 0, bytes.length - 4, identity);
-  return rule.of(identity);
+  return identity;
 }
 
 function encodeBlock(events: readonly SentEvent[], acceptedAtMs: number): Uint8Array<ArrayBuffer> {
@@ -194,7 +252,14 @@ function encodeBlock(events: readonly SentEvent[], acceptedAtMs: number): Uint8A
     fill(event);
     hasher.turnTo(batch.tenant);
     const { view, start, end } = batch;
-    hasher.hash(view, start[SOURCE]!, end[SOURCE]!, start[ID]!, end[ID]!, identity);
+    const [source, sourceEnd, id, idEnd] = [start[SOURCE]!, end[SOURCE]!, start[ID]!, end[ID]!];
+    if (event.corrects === null) hasher.hash(view, source, sourceEnd, id, idEnd, identity);
+    else {
+      const original = encoder.encode(event.corrects);
+      body.set(original, ORIGINAL_AT);
+      const originalEnd = ORIGINAL_AT + original.length;
+      hasher.hashCorrection(BODY_VIEW, source, sourceEnd, ORIGINAL_AT, originalEnd, id, idEnd, identity);
+    }
     builder.add(batch, 0, identity);
   }
   // Its memory is used again for the next block.

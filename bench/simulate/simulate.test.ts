@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { runHistory, type Outcome } from './history.ts';
-import { runSeeds } from './seeds.ts';
+import type { Outcome } from './history.ts';
+import { runSeeds, tellSeed } from './seeds.ts';
 
 describe('the simulation', () => {
   test('in 2,000 histories of crashes, losses and repetitions every total is exact', async () => {
@@ -21,7 +21,7 @@ describe('the simulation', () => {
     await runSeeds({ from: 0, count: 40, onOutcome: (one) => (among.set(one.seed, one), true) });
     const hashes = new Set<number>();
     for (const [seed, { hash, steps }] of among) {
-      const alone = await runHistory(seed, undefined, true);
+      const alone = await tellSeed(seed);
       expect([seed, alone.hash, alone.steps]).toEqual([seed, hash, steps]);
       hashes.add(hash);
     }

@@ -20,12 +20,14 @@ export class SimulatedLog {
   readonly #world: World;
   exists = true;
   created = 'first';
-  /** From `firstSequence` on. */
-  messages: Stored[] = [];
+  /** From `firstSequence` on; undefined where one is missing. */
+  messages: (Stored | undefined)[] = [];
   firstSequence = 1;
   /** Readers notice when it rises: their connection is gone. */
   session = 0;
   syncedTo = 0;
+  /** What was ever missing in the middle. */
+  readonly missed = new Set<Publication>();
   #generation = 1;
 
   constructor(shard: number, world: World) {
@@ -71,10 +73,26 @@ export class SimulatedLog {
   }
 
   /** The broker comes back with what it had at another time. */
-  bringBack(messages: readonly Stored[], firstSequence: number): void {
+  bringBack(messages: readonly (Stored | undefined)[], firstSequence: number): void {
     this.messages = [...messages];
     this.firstSequence = firstSequence;
     this.#world.tell(`log ${this.shard} is as it was, up to ${this.lastSequence}`);
+    this.#restarted();
+  }
+
+  /** The broker comes back, and messages in the middle are missing: a block of its storage was lost. */
+  pierce(from: number, count: number): void {
+    const first = Math.max(from, this.firstSequence + 1);
+    // The first and the last it always has: their numbers are what it goes by.
+    const end = Math.min(from + count, this.lastSequence);
+    if (first >= end) return;
+    this.#world.tell(`log ${this.shard} misses ${first} to ${end - 1}`);
+    for (let sequence = first; sequence < end; sequence++) {
+      const at = sequence - this.firstSequence;
+      const { publication } = this.messages[at] ?? {};
+      if (publication !== undefined) this.missed.add(publication);
+      this.messages[at] = undefined;
+    }
     this.#restarted();
   }
 
@@ -117,8 +135,8 @@ export class SimulatedLog {
 /** The log as a life sees it. Every delivery is noted, for the model. */
 export class LogOfLife implements ShardLog {
   readonly name: string;
-  /** What it was given last, by sequence. */
-  readonly delivered = new Map<number, Publication>();
+  /** What it was given last, by sequence; null where it was given none, and the next one. */
+  readonly delivered = new Map<number, Publication | null>();
   readonly #log: SimulatedLog;
   readonly #life: Life;
   readonly #world: World;
@@ -202,6 +220,7 @@ export class LogOfLife implements ShardLog {
         if (fetched === undefined) return;
         if (fetched === null) break;
         for (const { sequence, timeMs, publication } of fetched) {
+          for (; next < sequence; next++) this.delivered.set(next, null);
           next = sequence + 1;
           this.delivered.set(sequence, publication);
           yield { sequence, timeMs, data: publication.message };
@@ -214,7 +233,8 @@ export class LogOfLife implements ShardLog {
   #fetch(next: number): Stored[] {
     const log = this.#log;
     const from = Math.max(next, log.firstSequence) - log.firstSequence;
-    return log.messages.slice(from, from + this.#world.dice.between(1, 4));
+    const present = log.messages.slice(from).filter((one) => one !== undefined);
+    return present.slice(0, this.#world.dice.between(1, 4));
   }
 
   #ask<T>(what: string, answer: (log: SimulatedLog) => T): Promise<T> {

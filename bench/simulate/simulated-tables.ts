@@ -1,14 +1,17 @@
 /**
  * The tables, as ClickHouse keeps them: a ReplacingMergeTree that is read with FINAL is a map from the sorting key to the
  * row with the highest version, of equal ones the last that came. Raw rows and rollups are what stands in the Native
- * bodies. What finishes an incarnation is written here a second time, after the SQL of incarnation-store.ts; that the SQL
- * itself does this is proven on a real ClickHouse (test/aggregator-incarnation.test.ts).
+ * bodies. What ClickHouse works out by itself, when an incarnation ends and for corrections, is written here a second
+ * time, after the SQL of incarnation-store.ts and corrections-store.ts; that the SQL itself does this is proven on a real
+ * ClickHouse (test/aggregator-incarnation.test.ts, test/corrections.test.ts).
  */
+import type { CorrectionRange, Recount } from '../../aggregator/recount.ts';
 import type { Beginning, Unfinished } from '../../aggregator/incarnation-rows.ts';
 import type { LogMark } from '../../aggregator/log-mark.ts';
 import type { MeterDefined } from '../../contract/control.ts';
+import { groupsMaxOf, letsThrough, OVERFLOW_GROUP, type Meter } from '../../contract/meter.ts';
+import { PATH_TARGET, PATH_VOIDS } from '../../contract/corrections.ts';
 import type { Watermark } from '../../aggregator/watermark.ts';
-import { unpackPosition } from '../../contract/position.ts';
 import type { NativeRow } from './native-rows.ts';
 
 export interface RawRow {
@@ -30,6 +33,19 @@ export interface RawRow {
 export interface RefusedRow extends Omit<RawRow, 'hour'> {
   readonly verdict: string;
   readonly code: string;
+}
+
+/** `retired` is '' and `hour` 0 for none. */
+export interface CorrectionRow {
+  readonly tenant: string;
+  readonly hour: number;
+  readonly retired: string;
+  readonly root: string;
+  readonly correction: string;
+  readonly kind: 'void' | 'amend';
+  readonly subject: string;
+  readonly shard: number;
+  readonly position: bigint;
 }
 
 export interface StoredRollup {
@@ -83,6 +99,12 @@ export interface BeginningRow {
   readonly beganAtMs: number;
 }
 
+export interface Owner {
+  readonly shard: number;
+  readonly epoch: number;
+  readonly owner: number;
+}
+
 /** Guards that stand in the tables, and can be taken out to see who notices. */
 export interface TableGuards {
   /** Rollup rows replace each other by version; without it the last that came stays. */
@@ -91,26 +113,80 @@ export interface TableGuards {
   readonly firstWrite: boolean;
   /** Inserts are refused when their sender is not the newest owner any more. */
   readonly epoch: boolean;
+  /** The corrections that an incarnation left behind its watermark are settled when it ends. */
+  readonly settle: boolean;
 }
 
-export class Replacing<Row> {
-  readonly rows = new Map<string, Row>();
+/**
+ * A table of the kind. What the model compares it finds by its place, which is the sorting key or the position; and it is
+ * told which places have changed, so that it looks at those alone.
+ */
+export class Replacing<Row extends { readonly shard: number }, Place extends string | bigint = string> {
   readonly #key: (row: Row) => string;
   readonly #replaces: (row: Row, old: Row) => boolean;
+  readonly #place: ((row: Row) => Place) | null;
+  readonly #shards: { rows: Map<string, Row>; places: Map<Place, Row>; changed: Set<Place> }[] = [];
 
-  constructor(key: (row: Row) => string, replaces: (row: Row, old: Row) => boolean) {
+  /** @param place null when it is the sorting key. */
+  constructor(
+    key: (row: Row) => string,
+    replaces: (row: Row, old: Row) => boolean,
+    place: ((row: Row) => Place) | null = null,
+  ) {
     this.#key = key;
     this.#replaces = replaces;
+    this.#place = place;
   }
 
   readonly put = (row: Row): void => {
+    const { rows, places, changed } = this.#of(row.shard);
     const key = this.#key(row);
-    const old = this.rows.get(key);
-    if (old === undefined || this.#replaces(row, old)) this.rows.set(key, row);
+    const old = rows.get(key);
+    if (old !== undefined && !this.#replaces(row, old)) return;
+    rows.set(key, row);
+    if (this.#place === null) {
+      changed.add(key as Place);
+      return;
+    }
+    const place = this.#place(row);
+    if (old !== undefined) {
+      const before = this.#place(old);
+      if (places.get(before) === old) places.delete(before);
+      changed.add(before);
+    }
+    places.set(place, row);
+    changed.add(place);
   };
 
   of(shard: number): Row[] {
-    return [...this.rows.values()].filter((row) => (row as { shard?: number }).shard === shard);
+    return [...this.#of(shard).rows.values()];
+  }
+
+  count(shard: number): number {
+    return this.#of(shard).rows.size;
+  }
+
+  /** The row of a sorting key. */
+  get(shard: number, key: string): Row | undefined {
+    return this.#of(shard).rows.get(key);
+  }
+
+  /** The row at a place. */
+  at(shard: number, place: Place): Row | undefined {
+    const { rows, places } = this.#of(shard);
+    return this.#place === null ? rows.get(place as string) : places.get(place);
+  }
+
+  /** The places whose rows have changed since this was asked last. */
+  takeChanged(shard: number): Set<Place> {
+    const own = this.#of(shard);
+    const { changed } = own;
+    own.changed = new Set();
+    return changed;
+  }
+
+  #of(shard: number) {
+    return (this.#shards[shard] ??= { rows: new Map(), places: new Map(), changed: new Set() });
   }
 }
 
@@ -118,106 +194,163 @@ const newer = (row: { position: bigint }, old: { position: bigint }): boolean =>
 const earlier = (row: { position: bigint }, old: { position: bigint }): boolean =>
   row.position <= old.position;
 
-export const rollupKey = (row: StoredRollup): string =>
-  JSON.stringify([row.shard, row.tenant, row.meter, row.subject, row.hour, row.dimensions]);
-export const counterKey = ({ shard, tenant, verdict, code }: CounterRow): string =>
-  `${shard} ${tenant} ${verdict} ${code}`;
+/** No text of the simulation holds the character between the parts. */
+export const rollupKey = (
+  row: Pick<StoredRollup, 'tenant' | 'meter' | 'subject' | 'hour' | 'dimensions'>,
+): string =>
+  `${row.tenant}\n${row.meter}\n${row.subject}\n${row.hour}\n${row.dimensions.length}\n${row.dimensions.join('\n')}`;
+export const counterKey = ({
+  tenant,
+  verdict,
+  code,
+}: Pick<CounterRow, 'tenant' | 'verdict' | 'code'>): string => `${tenant} ${verdict} ${code}`;
+const place = ({ position }: { position: bigint }): bigint => position;
 
 export class SimulatedTables {
   readonly guards: TableGuards;
-  readonly events: Replacing<RawRow>;
+  readonly events: Replacing<RawRow, bigint>;
   readonly rollups: Replacing<StoredRollup>;
-  readonly refused = new Replacing<RefusedRow>(
-    ({ tenant, shard, position }) => `${tenant} ${shard} ${position}`,
+  readonly refused = new Replacing<RefusedRow, bigint>(
+    ({ tenant, position }) => `${tenant} ${position}`,
     () => true,
+    place,
   );
   readonly counters = new Replacing<CounterRow>(counterKey, newer);
   readonly meters = new Replacing<MeterRow>(
-    ({ shard, defined }) => `${shard} ${defined.tenant} ${defined.meter.key}`,
+    ({ defined: { tenant, meter } }) => `${tenant} ${meter.key}`,
     earlier,
   );
-  readonly watermarks = new Replacing<WatermarkRow>(({ shard }) => String(shard), newer);
+  readonly corrections = new Replacing<CorrectionRow>(
+    ({ hour, retired, root, position }) => `${hour} ${retired} ${root} ${position}`,
+    () => true,
+  );
+  readonly watermarks = new Replacing<WatermarkRow>(() => '', newer);
   readonly beginnings = new Replacing<BeginningRow>(
-    ({ shard, beginning }) => `${shard} ${beginning.watermark.incarnation}`,
+    ({ beginning }) => String(beginning.watermark.incarnation),
     (row, old) => row.beganAtMs >= old.beganAtMs,
   );
   readonly marks: MarksRow[] = [];
-  readonly owners: { readonly shard: number; readonly epoch: number; readonly owner: number }[] = [];
+  readonly #owners: Owner[] = [];
   /** The highest position that each counter ever had in an incarnation: what was durable, though replaced since. */
   readonly countersReached = new Map<string, bigint>();
   #rows = 0;
 
   constructor(guards: TableGuards) {
     this.guards = guards;
-    this.events = new Replacing<RawRow>(
+    this.events = new Replacing<RawRow, bigint>(
       ({ tenant, hour, type, subject, time, identity }) =>
-        `${guards.firstWrite ? '' : ++this.#rows} ${JSON.stringify([tenant, hour, type, subject, time, identity])}`,
+        `${guards.firstWrite ? '' : ++this.#rows}\n${tenant}\n${hour}\n${type}\n${subject}\n${time}\n${identity}`,
       earlier,
+      place,
     );
     this.rollups = new Replacing<StoredRollup>(rollupKey, guards.version ? newer : () => true);
   }
 
   putCounter(row: CounterRow): void {
     this.counters.put(row);
-    const key = `${unpackPosition(row.position).incarnation} ${counterKey(row)}`;
+    const key = `${row.shard} ${row.position >> 56n} ${counterKey(row)}`;
     const reached = this.countersReached.get(key) ?? -1n;
     if (row.position > reached) this.countersReached.set(key, row.position);
   }
 
   /** The newest owner is the greatest (epoch, owner). */
-  ownerOf(shard: number): { readonly epoch: number; readonly owner: number } | null {
-    return this.owners
-      .filter((one) => one.shard === shard)
-      .reduce<{ epoch: number; owner: number } | null>(
-        (newest, one) =>
-          newest === null ||
-          one.epoch > newest.epoch ||
-          (one.epoch === newest.epoch && one.owner > newest.owner)
-            ? one
-            : newest,
-        null,
-      );
+  ownerOf(shard: number): Owner | null {
+    return this.#owners[shard] ?? null;
   }
+
+  readonly putOwner = (row: Owner): void => {
+    const newest = this.#owners[row.shard];
+    const isNewer =
+      newest === undefined ||
+      row.epoch > newest.epoch ||
+      (row.epoch === newest.epoch && row.owner > newest.owner);
+    if (isNewer) this.#owners[row.shard] = row;
+  };
 
   behind({ shard, behind, until }: Unfinished): { raw: RawRow[]; refused: RefusedRow[] } {
     const isBehind = ({ position }: { position: bigint }): boolean => position > behind && position < until;
     return { raw: this.events.of(shard).filter(isBehind), refused: this.refused.of(shard).filter(isBehind) };
   }
 
-  /** FINISH_ROLLUPS: all hours with raw rows behind the watermark, from all of their raw rows. */
-  finishedRollups(unfinished: Unfinished): StoredRollup[] {
-    const { shard, behind, until } = unfinished;
-    const hours = new Set(this.behind(unfinished).raw.map(hourOf));
-    const meters = this.meters.of(shard).filter(({ position }) => position < until);
-    const totals = new Map<string, StoredRollup>();
-    for (const row of this.events.of(shard)) {
-      if (row.position >= until || !hours.has(hourOf(row))) continue;
-      for (const { position, defined } of meters) {
-        const { tenant, meter } = defined;
-        if (tenant !== row.tenant || meter.eventType !== row.type || row.position <= position) continue;
-        const value = meter.valueProperty === null ? UNIT : quantityIn(row.data[meter.valueProperty] ?? '');
-        const one: StoredRollup = {
-          tenant,
-          meter: meter.key,
-          subject: row.subject,
-          hour: row.hour,
-          dimensions: meter.groupBy.map((path) => row.data[path] ?? ''),
-          shard,
-          value_count: 1n,
-          value_sum: value,
-          value_min: value,
-          value_max: value,
-          value_latest: value,
-          latest_time: row.time,
-          latest_position: row.position,
-          position: row.position,
-        };
-        const key = rollupKey(one);
-        const total = totals.get(key);
-        totals.set(key, total === undefined ? one : together(total, one));
-      }
+  /** SETTLE: which event each correction of the range retires. */
+  settled({ shard, behind, until, originalsFrom }: CorrectionRange): CorrectionRow[] {
+    const events = this.events.of(shard).filter(({ position }) => position <= until);
+    const fresh = events
+      .filter(({ position, data }) => position > behind && data[PATH_TARGET] !== undefined)
+      .map(({ tenant, identity, data, position }) => {
+        const kind = data[PATH_VOIDS] === undefined ? ('amend' as const) : ('void' as const);
+        return { tenant, root: data[PATH_TARGET]!.replaceAll('-', ''), correction: identity, kind, position };
+      });
+    const known = this.corrections.of(shard).filter(({ position }) => position <= behind);
+    return fresh.map((one): CorrectionRow => {
+      const before = [...known, ...fresh]
+        .filter(({ root, position }) => root === one.root && position < one.position)
+        .reduce<{ kind: string; correction: string; position: bigint } | null>(
+          (last, other) => (last === null || other.position > last.position ? other : last),
+          null,
+        );
+      const target = before === null ? one.root : before.kind === 'amend' ? before.correction : '';
+      const event = events.find(({ identity, position }) => identity === target && position >= originalsFrom);
+      const { hour = 0, identity: retired = '', subject = '' } = event ?? {};
+      return { ...one, hour, retired, subject, shard };
+    });
+  }
+
+  /** The hours of subjects from which corrections of the range retire something. */
+  retired({ shard, behind, until }: CorrectionRange): CorrectionRow[] {
+    const rows = this.corrections.of(shard);
+    return rows.filter(({ position, retired }) => retired !== '' && position > behind && position <= until);
+  }
+
+  /** RECOUNT: the rollup rows of a scope, from raw rows as they hold at `cut`. */
+  recounted({ scope, until: cut, overflowing }: Recount): StoredRollup[] {
+    if (scope.kind === 'meter')
+      throw new Error('teach bench/simulate/simulated-tables.ts to recount a meter');
+    const { shard, behind, until } = scope.range;
+    const changed: (RawRow | CorrectionRow)[] = this.retired(scope.range);
+    if (scope.kind === 'unfinished')
+      changed.push(...this.events.of(shard).filter(({ position }) => position > behind && position <= until));
+    const hours = new Set(changed.map(hourOf));
+    const contributions = this.#contributions(shard, cut);
+    // What corrections change is known to overflow, or has an overflow row.
+    const known = new Set(overflowing);
+    for (const { tenant, meter, hour, dimensions } of this.rollups.of(shard)) {
+      if (dimensions.includes(OVERFLOW_GROUP)) known.add(JSON.stringify([tenant, meter, hour]));
     }
-    return [...totals.values()].filter(({ position }) => position > behind);
+    const overflowed = groupsBeyond(contributions, scope.kind === 'unfinished' ? null : known);
+    const totals = new Map<string, Mutable<StoredRollup>>();
+    for (const { meter, row, dimensions: own, value, retiredAt } of contributions) {
+      if (!hours.has(hourOf(row))) continue;
+      const isBeyond = overflowed.has(groupOf(row, meter, own));
+      const dimensions = isBeyond ? own.map(() => OVERFLOW_GROUP) : own;
+      const key = { tenant: row.tenant, meter: meter.key, subject: row.subject, hour: row.hour, dimensions };
+      const text = rollupKey(key);
+      let total = totals.get(text);
+      if (total === undefined) totals.set(text, (total = { ...key, shard, ...NOTHING }));
+      const holds = retiredAt === undefined || retiredAt > cut;
+      const version = holds ? row.position : retiredAt;
+      if (version > total.position) total.position = version;
+      if (holds) add(total, value, row.time, row.position);
+    }
+    const rows = [...totals.values()];
+    return scope.kind === 'unfinished' ? rows.filter(({ position }) => position > behind) : rows;
+  }
+
+  /** The view of this name, up to a position. */
+  #contributions(shard: number, cut: bigint): Contribution[] {
+    const meters = this.meters.of(shard);
+    const retiredAt = new Map(this.corrections.of(shard).map(({ retired, position }) => [retired, position]));
+    return this.events.of(shard).flatMap((row) =>
+      meters.flatMap(({ position, defined: { tenant, meter } }): Contribution[] => {
+        if (row.position > cut || row.position <= position) return [];
+        if (tenant !== row.tenant || meter.eventType !== row.type) return [];
+        const filters = meter.filters ?? [];
+        if (!filters.every((one) => letsThrough(one, row.data[one.property] ?? ''))) return [];
+        const value = meter.valueProperty === null ? UNIT : quantityIn(row.data[meter.valueProperty] ?? '');
+        const dimensions = meter.groupBy.map((path) => row.data[path] ?? '');
+        return [{ meter, row, dimensions, value, retiredAt: retiredAt.get(row.identity) }];
+      }),
+    );
   }
 
   /** FINISH_VERDICTS: what has a row behind the watermark, and is not in its counter yet. */
@@ -230,8 +363,8 @@ export class SimulatedTables {
       ...refused,
     ];
     for (const { tenant, verdict, code, position } of judged) {
-      const key = counterKey({ shard, tenant, verdict, code, count: 0, position });
-      const known = this.counters.rows.get(key);
+      const key = counterKey({ tenant, verdict, code });
+      const known = this.counters.get(shard, key);
       if (known !== undefined && position <= known.position) continue;
       const count = (found.get(key)?.count ?? known?.count ?? 0) + 1;
       found.set(key, { shard, tenant, verdict, code, count, position: until });
@@ -271,25 +404,73 @@ function quantityIn(text: string): bigint {
   return match[1] === '-' ? -units : units;
 }
 
-const hourOf = ({ tenant, hour, subject }: RawRow): string => JSON.stringify([tenant, hour, subject]);
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
-function together(a: StoredRollup, b: StoredRollup): StoredRollup {
-  const latest =
-    b.latest_time > a.latest_time ||
-    (b.latest_time === a.latest_time && b.latest_position > a.latest_position)
-      ? b
-      : a;
-  return {
-    ...a,
-    value_count: a.value_count + b.value_count,
-    value_sum: a.value_sum + b.value_sum,
-    value_min: a.value_min < b.value_min ? a.value_min : b.value_min,
-    value_max: a.value_max > b.value_max ? a.value_max : b.value_max,
-    value_latest: latest.value_latest,
-    latest_time: latest.latest_time,
-    latest_position: latest.latest_position,
-    position: a.position > b.position ? a.position : b.position,
-  };
+const hourOf = ({ tenant, hour, subject }: RawRow | CorrectionRow): string =>
+  `${tenant}\n${hour}\n${subject}`;
+
+interface Contribution {
+  readonly meter: Meter;
+  readonly row: RawRow;
+  readonly dimensions: readonly string[];
+  readonly value: bigint;
+  /** The position of the correction that took it out. */
+  readonly retiredAt: bigint | undefined;
+}
+
+const groupOf = ({ tenant, hour }: RawRow, { key }: Meter, dimensions: readonly string[]): string =>
+  JSON.stringify([tenant, key, hour, ...dimensions]);
+
+/**
+ * The groups that have no row of their own: all but the first of the log, of each hour of a meter.
+ *
+ * @param among only of these hours of meters; null for all
+ */
+function groupsBeyond(
+  contributions: readonly Contribution[],
+  among: ReadonlySet<string> | null,
+): Set<string> {
+  const firsts = new Map<string, Map<string, bigint>>();
+  const maxima = new Map<string, number>();
+  for (const { meter, row, dimensions } of contributions) {
+    const hour = JSON.stringify([row.tenant, meter.key, row.hour]);
+    if (dimensions.length === 0 || (among !== null && !among.has(hour))) continue;
+    let groups = firsts.get(hour);
+    if (groups === undefined) firsts.set(hour, (groups = new Map()));
+    maxima.set(hour, groupsMaxOf(meter));
+    const group = groupOf(row, meter, dimensions);
+    const first = groups.get(group);
+    if (first === undefined || row.position < first) groups.set(group, row.position);
+  }
+  const beyond = new Set<string>();
+  for (const [hour, groups] of firsts) {
+    const inOrder = [...groups].sort((a, b) => (a[1] < b[1] ? -1 : 1));
+    for (const [group] of inOrder.slice(maxima.get(hour))) beyond.add(group);
+  }
+  return beyond;
+}
+
+const NOTHING = {
+  value_count: 0n,
+  value_sum: 0n,
+  value_min: 0n,
+  value_max: 0n,
+  value_latest: 0n,
+  latest_time: 0,
+  latest_position: 0n,
+  position: 0n,
+};
+
+function add(total: Mutable<StoredRollup>, value: bigint, time: number, position: bigint): void {
+  const isFirst = total.value_count === 0n;
+  total.value_count += 1n;
+  total.value_sum += value;
+  if (isFirst || value < total.value_min) total.value_min = value;
+  if (isFirst || value > total.value_max) total.value_max = value;
+  if (time < total.latest_time || (time === total.latest_time && position < total.latest_position)) return;
+  total.value_latest = value;
+  total.latest_time = time;
+  total.latest_position = position;
 }
 
 export const rawRowOf = (row: NativeRow): RawRow => row as unknown as RawRow;

@@ -15,10 +15,18 @@ import type {
 } from '../../aggregator/ports.ts';
 import { packed, seenFrom } from '../../aggregator/position-in-shard.ts';
 import { MeterRegistry } from '../../aggregator/registry.ts';
+import {
+  shardOf,
+  type CorrectionRange,
+  type Recount,
+  type RecountScope,
+  type SubjectHour,
+} from '../../aggregator/recount.ts';
 import type { RollupKey, StoredRollup as StoredKey } from '../../aggregator/rollup-key.ts';
 import { storedVerdict, Tally } from '../../aggregator/tally.ts';
 import type { Watermark } from '../../aggregator/watermark.ts';
 import { formatIdentity } from '../../contract/identity.ts';
+import { OVERFLOW_GROUP } from '../../contract/meter.ts';
 import { endOfMessage, unpackPosition } from '../../contract/position.ts';
 import { unscaleDecimal } from '../../contract/quantity.ts';
 import type { Model, Reading } from './model.ts';
@@ -27,9 +35,11 @@ import type { Publication } from './producer.ts';
 import {
   rawRowOf,
   refusedRowOf,
+  rollupKey,
   rollupRowOf,
   type CounterRow,
   type SimulatedTables,
+  type StoredRollup,
   type WatermarkRow,
 } from './simulated-tables.ts';
 import type { Life, World } from './world.ts';
@@ -40,7 +50,7 @@ export interface TablesOfLifeOptions {
   readonly tables: SimulatedTables;
   readonly model: Model;
   /** What the life was given last at a sequence of a log. */
-  delivered(shard: number, sequence: number): Publication | undefined;
+  delivered(shard: number, sequence: number): Publication | null | undefined;
 }
 
 export class TablesOfLife implements Tables, Ownership {
@@ -65,9 +75,7 @@ export class TablesOfLife implements Tables, Ownership {
     const { number: owner } = this.#life;
     const known = await this.#ask(`owner of ${shard}`, () => this.#tables.ownerOf(shard)?.epoch ?? 0);
     const epoch = Math.max(epochAtLeast, known + 1);
-    await this.#world.insert(this.#life, 'owners', [{ shard, epoch, owner }], (row) =>
-      this.#tables.owners.push(row),
-    );
+    await this.#world.insert(this.#life, 'owners', [{ shard, epoch, owner }], this.#tables.putOwner);
     const before = await this.runningInserts();
     while (before.size > 0) {
       await this.#world.sleep(this.#life, 100, signal);
@@ -87,7 +95,7 @@ export class TablesOfLife implements Tables, Ownership {
   // ---- questions
 
   loadWatermark(shard: number): Promise<Watermark | null> {
-    return this.#ask('watermark', () => this.#tables.watermarks.rows.get(String(shard))?.watermark ?? null);
+    return this.#ask('watermark', () => this.#tables.watermarks.get(shard, '')?.watermark ?? null);
   }
 
   loadCountedTo(shard: number): Promise<number> {
@@ -96,7 +104,7 @@ export class TablesOfLife implements Tables, Ownership {
         .of(shard)
         .filter(({ verdict }) => verdict === '')
         .map(({ position }) => position);
-      const mark = this.#tables.watermarks.rows.get(String(shard))?.position;
+      const mark = this.#tables.watermarks.get(shard, '')?.position;
       if (mark !== undefined) positions.push(mark);
       return unpackPosition(positions.reduce((most, one) => (one > most ? one : most), 0n)).sequence;
     });
@@ -132,26 +140,9 @@ export class TablesOfLife implements Tables, Ownership {
 
   loadRollups(shard: number, keys: readonly RollupKey[]): Promise<StoredKey[]> {
     return this.#ask('rollups', () => {
-      const textOf = ({ tenant, meter, subject, hourSeconds, dimensions }: RollupKey): string =>
-        JSON.stringify([tenant, meter, subject, hourSeconds, dimensions]);
-      const wanted = new Set(keys.map(textOf));
-      return this.#tables.rollups.of(shard).flatMap((row) => {
-        const { tenant, meter, subject, hour, dimensions } = row;
-        const key = { tenant, meter, subject, hourSeconds: hour, dimensions };
-        if (!wanted.has(textOf(key))) return [];
-        const quantity = (units: bigint): string => unscaleDecimal(units, 9);
-        const stored: StoredKey = {
-          ...key,
-          value_count: String(row.value_count),
-          value_sum: quantity(row.value_sum),
-          value_min: quantity(row.value_min),
-          value_max: quantity(row.value_max),
-          value_latest: quantity(row.value_latest),
-          latest_time_ms: String(row.latest_time),
-          latest_position: String(row.latest_position),
-          position: String(row.position),
-        };
-        return [stored];
+      return keys.flatMap((key) => {
+        const row = this.#tables.rollups.get(shard, rollupKey({ ...key, hour: key.hourSeconds }));
+        return row === undefined ? [] : [storedOf(row)];
       });
     });
   }
@@ -161,7 +152,8 @@ export class TablesOfLife implements Tables, Ownership {
       const groups = new Map<string, string[]>();
       for (const { tenant, meter, hour, dimensions } of this.#tables.rollups.of(shard)) {
         const of = JSON.stringify([tenant, meter, hour]);
-        if (!meterHours.includes(of) || dimensions.length === 0) continue;
+        if (!meterHours.includes(of) || dimensions.length === 0 || dimensions.includes(OVERFLOW_GROUP))
+          continue;
         groups.set(of, [...(groups.get(of) ?? []), JSON.stringify(dimensions)]);
       }
       return groups;
@@ -221,6 +213,19 @@ export class TablesOfLife implements Tables, Ownership {
     });
   }
 
+  loadFirstMarks(shard: number, behind: ReadonlyMap<number, number>): Promise<Map<number, number>> {
+    return this.#ask('first marks', () => {
+      const first = new Map<number, number>();
+      for (const row of this.#tables.marks) {
+        const began = behind.get(row.incarnation);
+        const sequence = row.marks[0]!.sequence;
+        if (row.shard !== shard || began === undefined || sequence <= began) continue;
+        first.set(row.incarnation, Math.min(sequence, first.get(row.incarnation) ?? Infinity));
+      }
+      return first;
+    });
+  }
+
   loadMarksAt(shard: number, sequence: number): Promise<{ incarnation: number; mark: LogMark }[]> {
     return this.#ask(`marks at ${sequence}`, () =>
       this.#tables.marks.flatMap((row) => {
@@ -239,6 +244,27 @@ export class TablesOfLife implements Tables, Ownership {
     });
   }
 
+  loadRetired(range: CorrectionRange): Promise<SubjectHour[]> {
+    return this.#ask('retired', () => {
+      const rows = this.#tables.retired(range);
+      return rows.map(({ tenant, subject, hour }) => ({ tenant, subject, hourSeconds: hour }));
+    });
+  }
+
+  loadScope(scope: RecountScope): Promise<StoredKey[]> {
+    return this.#ask('scope', () => {
+      if (scope.kind === 'meter') throw new Error('teach bench/simulate/tables-of-life.ts to load a meter');
+      const textOf = (tenant: string, subject: string, hour: number): string =>
+        `${tenant}\n${subject}\n${hour}`;
+      const retired = this.#tables.retired(scope.range);
+      const hours = new Set(retired.map(({ tenant, subject, hour }) => textOf(tenant, subject, hour)));
+      return this.#tables.rollups
+        .of(shardOf(scope))
+        .filter(({ tenant, subject, hour }) => hours.has(textOf(tenant, subject, hour)))
+        .map(storedOf);
+    });
+  }
+
   runningInserts(): Promise<Set<string>> {
     return this.#ask('running inserts', () => new Set(this.#world.running));
   }
@@ -246,13 +272,26 @@ export class TablesOfLife implements Tables, Ownership {
   // ---- inserts
 
   async finishIncarnation(rows: Unfinished): Promise<void> {
-    const { shard } = rows;
+    const { shard, behind, until } = rows;
     const tables = this.#tables;
     const put = (row: CounterRow): void => tables.putCounter(row);
+    // The closing position itself is no event's.
+    const range: CorrectionRange = { shard, behind, until: until - 1n, originalsFrom: 0n };
+    if (tables.guards.settle) await this.settleCorrections(range);
+    await this.recount({ scope: { kind: 'unfinished', range }, until: range.until, overflowing: [] });
     // Each is worked out where it is written, when it is.
-    await this.#insertSelect('finish rollups', shard, () => tables.finishedRollups(rows), tables.rollups.put);
     await this.#insertSelect('finish verdicts', shard, () => tables.finishedVerdicts(rows), put);
     await this.#insertSelect('finish received', shard, () => tables.finishedReceived(rows), put);
+  }
+
+  settleCorrections(range: CorrectionRange): Promise<void> {
+    const { put } = this.#tables.corrections;
+    return this.#insertSelect('corrections', range.shard, () => this.#tables.settled(range), put);
+  }
+
+  recount(what: Recount): Promise<void> {
+    const { put } = this.#tables.rollups;
+    return this.#insertSelect('recount', shardOf(what.scope), () => this.#tables.recounted(what), put);
   }
 
   saveBeginning(shard: number, beginning: Beginning, nowMs: number): Promise<void> {
@@ -286,6 +325,10 @@ export class TablesOfLife implements Tables, Ownership {
 
   insertMeters(meters: readonly MeterAt[]): Promise<void> {
     return this.#insert('meters', meters, this.#tables.meters.put);
+  }
+
+  insertBackfills(): Promise<void> {
+    throw new Error('teach bench/simulate/tables-of-life.ts to keep backfills');
   }
 
   insertReceived(counters: readonly CountersOfShard[]): Promise<void> {
@@ -379,6 +422,25 @@ export class TablesOfLife implements Tables, Ownership {
   #ask<T>(what: string, answer: () => T): Promise<T> {
     return this.#world.ask(this.#life, what, answer);
   }
+}
+
+function storedOf(row: StoredRollup): StoredKey {
+  const { tenant, meter, subject, hour: hourSeconds, dimensions } = row;
+  return {
+    tenant,
+    meter,
+    subject,
+    hourSeconds,
+    dimensions,
+    value_count: String(row.value_count),
+    value_sum: unscaleDecimal(row.value_sum, 9),
+    value_min: unscaleDecimal(row.value_min, 9),
+    value_max: unscaleDecimal(row.value_max, 9),
+    value_latest: unscaleDecimal(row.value_latest, 9),
+    latest_time_ms: String(row.latest_time),
+    latest_position: String(row.latest_position),
+    position: String(row.position),
+  };
 }
 
 function wordsOf(identity: string): Uint32Array {

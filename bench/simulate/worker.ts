@@ -1,5 +1,4 @@
-/** A thread of the simulation: takes its part of the seeds and says how far it is. */
-import { parentPort, workerData } from 'node:worker_threads';
+/** A process of the simulation: takes its part of the seeds and says how far it is. */
 import { runSeeds } from './seeds.ts';
 import type { TableGuards } from './simulated-tables.ts';
 
@@ -10,19 +9,26 @@ export interface WorkerTask {
   readonly stopAtFirst: boolean;
 }
 
+/** Since the report before. */
 export interface WorkerReport {
   readonly done: number;
   readonly steps: number;
+  readonly cpuSeconds: number;
+  /** What the process has now. */
+  readonly memoryBytes: number;
   readonly wrong: { readonly seed: number; readonly violation: string } | null;
 }
 
 const REPORT_EVERY = 50;
 
-const { from, count, guards, stopAtFirst } = workerData as WorkerTask;
-let done = 0;
-let steps = 0;
+const { from, count, guards, stopAtFirst } = JSON.parse(process.argv[2]!) as WorkerTask;
+let [done, steps, cpu] = [0, 0, 0];
 const report = (wrong: WorkerReport['wrong']): void => {
-  parentPort!.postMessage({ done, steps, wrong } satisfies WorkerReport);
+  const { user, system } = process.cpuUsage();
+  const cpuSeconds = (user + system) / 1_000_000 - cpu;
+  cpu += cpuSeconds;
+  const memoryBytes = process.memoryUsage.rss();
+  process.send!({ done, steps, cpuSeconds, memoryBytes, wrong } satisfies WorkerReport);
   [done, steps] = [0, 0];
 };
 await runSeeds({
@@ -38,3 +44,4 @@ await runSeeds({
   },
 });
 report(null);
+process.disconnect();

@@ -4,10 +4,10 @@
  * A process is a *life*. It runs our code, which waits on nothing but tasks: to crash it, its tasks are let go and it
  * waits for ever. What it was sending may still arrive. A life can be held back, too, while the others go on.
  *
- * Between two tasks all that follows from the first has run: Node empties the queue of resolved promises before it calls
- * the next immediate. So the order of everything follows from the die, and the same seed is the same history.
+ * Between two tasks all that follows from the first has to run: whoever calls `step` lets Node empty its queue of
+ * resolved promises in between (seeds.ts). So the order of everything follows from the die, and the same seed is the
+ * same history.
  */
-import { setImmediate as immediate } from 'node:timers/promises';
 import { Dice } from './dice.ts';
 
 export class Life {
@@ -29,10 +29,11 @@ interface Task {
   readonly life: Life | null;
   /** Not before this time of the world. */
   readonly dueMs: number;
-  ready(): boolean;
+  /** Null for always. */
+  readonly ready: (() => boolean) | null;
   run(): void;
-  /** The life has ended: what becomes of the task. */
-  orphaned(): void;
+  /** The life has ended: what becomes of the task. Null for nothing. */
+  readonly orphaned: (() => void) | null;
 }
 
 /** What went wrong, in one sentence: the seed has found something. */
@@ -42,8 +43,13 @@ export class Violation extends Error {
 
 /** How often a request meets each fate. */
 export interface Weather {
-  /** Of requests that fail in some way. */
+  /** Of inserts that fail in some way. */
   readonly fault: number;
+  /**
+   * Of questions that get no answer. Fewer: a start asks twenty of them in a row and begins again when one fails, so
+   * that seeds with many did little else.
+   */
+  readonly silence: number;
   /** Of answers that take their time, so that others overtake them. */
   readonly delay: number;
 }
@@ -51,8 +57,9 @@ export interface Weather {
 /** How long an insert takes that nobody waits for. */
 const LATE_MS = [0, 20, 300, 1_000, 5_000] as const;
 
-const always = (): boolean => true;
-const nothing = (): void => {};
+/** One for all: nobody reads where it came from, and a trace costs more than the step that it fails. */
+const LOST = new Error('no answer');
+const lost = (): Error => LOST;
 
 export class World {
   readonly dice: Dice;
@@ -70,6 +77,8 @@ export class World {
   readonly running = new Set<string>();
   #insertNumber = 0;
   #tasks: Task[] = [];
+  /** Places in #tasks of what can be done: memory for `step`. */
+  readonly #able: number[] = [];
 
   constructor(dice: Dice, weather: Weather, tellStory: boolean) {
     this.dice = dice;
@@ -77,11 +86,12 @@ export class World {
     this.story = tellStory ? [] : null;
   }
 
-  /** Notes what happened. The text goes into the hash of the history. */
+  /**
+   * Notes what happened. Its length goes into the hash of the history, with when and in which step: the text itself
+   * would have to be put together for it, and nobody reads it.
+   */
   tell(what: string): void {
-    let { hash } = this;
-    for (let at = 0; at < what.length; at++) hash = Math.imul(hash ^ what.charCodeAt(at), 0x01000193);
-    this.hash = (hash ^ this.steps) | 0;
+    this.#hash(what.length, 0);
     this.story?.push(`${this.nowMs} ms  ${what}`);
   }
 
@@ -95,7 +105,7 @@ export class World {
   ask<T>(life: Life, what: string, answer: () => T, failure: () => Error = lost): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#add(life, what, () => {
-        if (this.#unlucky()) {
+        if (!this.calm && this.dice.chance(this.weather.silence)) {
           this.#tellOf(life, `${what}: failed`);
           reject(failure());
           return;
@@ -149,7 +159,7 @@ export class World {
             reject(error as Error);
           }
         },
-        orphaned: nothing,
+        orphaned: null,
       });
     });
   }
@@ -166,7 +176,8 @@ export class World {
     put: (row: Row) => void,
     refusal: () => Error | null = () => null,
   ): Promise<void> {
-    const id = `${what} #${++this.#insertNumber}`;
+    const number = String(++this.#insertNumber);
+    const id = `${what} #${number}`;
     return new Promise((resolve, reject) => {
       let told = false;
       const tellSender = (give: () => void): void => {
@@ -175,7 +186,7 @@ export class World {
         this.#answer(life, id, give);
       };
       const write = (part: number): void => {
-        this.running.delete(id);
+        this.running.delete(number);
         const all = typeof rows === 'function' ? rows() : rows;
         const taken = part === 1 ? all : all.filter(() => this.dice.chance(part));
         this.#tellOf(life, `${id} writes ${taken.length} of ${all.length} rows`);
@@ -188,7 +199,7 @@ export class World {
           tellSender(() => reject(refused));
           return;
         }
-        this.running.add(id);
+        this.running.add(number);
         if (!this.#unlucky()) {
           if (!this.calm && this.dice.chance(this.weather.delay)) return runOn(1, resolve);
           write(1);
@@ -204,7 +215,7 @@ export class World {
           write(0.5);
           tellSender(fail);
         } else if (fate === 2) {
-          this.running.delete(id);
+          this.running.delete(number);
           this.#tellOf(life, `${id} fails`);
           tellSender(fail);
         } else {
@@ -216,7 +227,7 @@ export class World {
       // Nobody's task any more, and it takes its time: its sender may have tried again and gone on by then.
       const byItself = (run: () => void): void => {
         const dueMs = this.nowMs + this.dice.oneOf(LATE_MS);
-        this.#push({ what: id, life: null, dueMs, ready: always, run, orphaned: nothing });
+        this.#push({ what: id, life: null, dueMs, ready: null, run, orphaned: null });
       };
       const runOn = (part: number, then: () => void): void =>
         byItself(() => {
@@ -227,7 +238,7 @@ export class World {
         what: id,
         life,
         dueMs: 0,
-        ready: always,
+        ready: null,
         run: arrive,
         orphaned: () => {
           // On its way when its sender died: lost, or it arrives in its own time.
@@ -249,9 +260,9 @@ export class World {
         what: 'sleep',
         life,
         dueMs: this.nowMs + ms,
-        ready: always,
+        ready: null,
         run: end,
-        orphaned: nothing,
+        orphaned: null,
       });
     });
   }
@@ -263,35 +274,42 @@ export class World {
     life.dead = true;
     const own = this.#tasks.filter((task) => task.life === life);
     this.#tasks = this.#tasks.filter((task) => task.life !== life);
-    for (const task of own) task.orphaned();
+    for (const task of own) task.orphaned?.();
   }
 
-  /** Does one thing that can be done, after its consequences have run; false when there is nothing. */
-  async step(): Promise<boolean> {
-    await immediate();
-    const tasks = this.#tasks;
-    let earliest = Infinity;
-    let able = 0;
-    for (const task of tasks) {
-      if (task.life?.held === true || !task.ready()) continue;
-      if (task.dueMs <= this.nowMs) able += 1;
-      else if (task.dueMs < earliest) earliest = task.dueMs;
-    }
-    if (earliest < Infinity && (able === 0 || this.dice.chance(0.05))) {
+  /**
+   * Does one thing that can be done; false when there is nothing. The consequences of the step before must have run.
+   */
+  step(): boolean {
+    const earliest = this.#look();
+    const able = this.#able;
+    if (earliest < Infinity && (able.length === 0 || this.dice.chance(0.05))) {
       this.nowMs = earliest;
-      able += 1;
+      this.#look();
     }
-    if (able === 0) return false;
-    let chosen = this.dice.below(able);
-    const at = tasks.findIndex(
-      (task) => task.life?.held !== true && task.dueMs <= this.nowMs && task.ready() && chosen-- === 0,
-    );
-    // Several may have become due at once: then the choice is among the first of them.
+    if (able.length === 0) return false;
+    const at = able[this.dice.below(able.length)]!;
+    const tasks = this.#tasks;
     const task = tasks[at]!;
-    tasks.splice(at, 1);
+    tasks[at] = tasks.at(-1)!;
+    tasks.pop();
     this.steps += 1;
     task.run();
     return true;
+  }
+
+  /** Finds what can be done now, and tells when the next thing is due that cannot yet. */
+  #look(): number {
+    const tasks = this.#tasks;
+    this.#able.length = 0;
+    let earliest = Infinity;
+    for (let at = 0; at < tasks.length; at++) {
+      const { life, ready, dueMs } = tasks[at]!;
+      if (life?.held === true || (ready !== null && !ready())) continue;
+      if (dueMs <= this.nowMs) this.#able.push(at);
+      else if (dueMs < earliest) earliest = dueMs;
+    }
+    return earliest;
   }
 
   #unlucky(): boolean {
@@ -299,11 +317,17 @@ export class World {
   }
 
   #tellOf(life: Life, what: string): void {
-    this.tell(`${life.number}${life.dead ? ' (dead)' : ''}: ${what}`);
+    this.#hash(what.length, life.number);
+    this.story?.push(`${this.nowMs} ms  ${life.number}${life.dead ? ' (dead)' : ''}: ${what}`);
+  }
+
+  #hash(length: number, life: number): void {
+    const mixed = Math.imul(this.hash ^ length ^ (life << 8), 0x01000193) ^ this.steps;
+    this.hash = Math.imul(mixed ^ this.nowMs, 0x85ebca6b) ^ (mixed >>> 15);
   }
 
   #add(life: Life, what: string, run: () => void): void {
-    this.#push({ what, life, dueMs: 0, ready: always, run, orphaned: nothing });
+    this.#push({ what, life, dueMs: 0, ready: null, run, orphaned: null });
   }
 
   #push(task: Task): void {
@@ -316,8 +340,4 @@ export class World {
     if (this.calm || !this.dice.chance(this.weather.delay)) give();
     else this.#add(life, `answer to ${what}`, give);
   }
-}
-
-function lost(): Error {
-  return new Error('no answer');
 }
