@@ -20,6 +20,11 @@ const NOT_HERE = [
   'nats-kill-journal',
   'nats-forgotten',
   'network-slow',
+  'network-sliced',
+  'network-half-open',
+  'clickhouse-away',
+  'nats-truncated',
+  'nats-zeroed-tail',
   'nats-disk-full',
 ];
 
@@ -83,9 +88,9 @@ describe('what is wrong is found', () => {
   });
 
   test('a message that was refused and is not kept', async () => {
-    world.poison.push({ shard: 0, poison: { what: 'nothing', bytes: new Uint8Array(1) } });
+    world.logs.poison.push({ shard: 0, poison: { what: 'nothing', bytes: new Uint8Array(1) } });
     await expect(found()).rejects.toThrow(/rejected is 0 and not 1; refusedKept is 0 and not 1/);
-    world.poison.pop();
+    world.logs.poison.pop();
   });
 
   test('a raw row that stands there twice', async () => {

@@ -63,7 +63,7 @@ async function clickHouseAway({ world, random, long }: Round): Promise<void> {
   await until(
     'a log is full',
     async () => {
-      const bytes = await Promise.all(Array.from({ length: SHARDS }, (_, shard) => world.logBytes(shard)));
+      const bytes = await Promise.all(Array.from({ length: SHARDS }, (_, shard) => world.logs.bytes(shard)));
       return bytes.some((one) => one >= FULL_BYTES);
     },
     DEADLINE_MS,
@@ -84,7 +84,7 @@ const POISON_SHARD_MAX = SHARDS - 1;
 async function poison({ world, random, flowing, load }: Round): Promise<void> {
   const some = async (): Promise<void> => {
     const shard = between(random, 0, POISON_SHARD_MAX);
-    await world.publishPoison(shard, poisonFrom(await world.newestBlock(shard), random));
+    await world.logs.publishPoison(shard, poisonFrom(await world.logs.newestBlock(shard), random));
   };
   for (let times = 0; times < 3; times++) {
     await some();

@@ -70,7 +70,7 @@ export async function checkInvariants(world: World, load: Load, withinMs = COUNT
 
 async function expectCountedOnce(world: World, load: Load, withinMs: number): Promise<void> {
   const recorded = String(load.recorded);
-  const poisoned = String(world.poison.length);
+  const poisoned = String(world.logs.poison.length);
   const wanted: Totals = {
     rawRows: recorded,
     rawIdentities: recorded,
@@ -133,12 +133,12 @@ async function missingOf(world: World, load: Load): Promise<string> {
 }
 
 async function expectPoisonKept(world: World): Promise<void> {
-  if (world.poison.length === 0) return;
+  if (world.logs.poison.length === 0) return;
   const rows = await world.ch.rows<{ shard: number; message: string }>(
     `SELECT shard, data['message'] AS message FROM refused WHERE tenant = ''`,
   );
   const kept = rows.map(({ shard, message }) => `${shard} ${message}`).sort();
-  const published = world.poison
+  const published = world.logs.poison
     .map(({ shard, poison }) => `${shard} ${Buffer.from(poison.bytes).toString('base64')}`)
     .sort();
   const at = published.findIndex((text, index) => text !== kept[index]);

@@ -2,7 +2,9 @@
 // `npm run faults`: everything that we know how to break, under load, counted afterwards.
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { FaultFailure, ROWS, runRow, type RowResult } from './run.ts';
+import { Progress } from './progress.ts';
+import { failureOf, lineOf, summaryOf, titleOf, totalsOf, type RowFailure } from './report.ts';
+import { ROWS, runRow, type RowResult } from './run.ts';
 import type { Row } from './row.ts';
 
 const ROUNDS_DEFAULT = 300;
@@ -13,7 +15,8 @@ const NAME_WIDTH = Math.max(...ROWS.map(({ name }) => name.length));
 
 const usage = `usage: npm run faults -- [--rounds N] [--only NAME[,NAME]] [--seed S] [--from R] [--parallel P] [--short] [--list] [--json]
 
-Breaks parts of a real Tallyline under load and counts what is left: every acknowledged event exactly once.
+Breaks parts of a real Tallyline under load and counts what is left: every acknowledged event exactly once. A row that
+fails ends, and the others go on; what failed is said once more at the end, and the exit code is 1.
 
   --rounds N     rounds of kill -9, over the rows that only kill (${ROUNDS_DEFAULT} by default); every other row has one round
                  for each ${KILLS_PER_ROUND} of them. With --only: rounds of each row that is named
@@ -97,51 +100,21 @@ function readSettings(): Settings | number {
   return { plans, seed: seed!, from: from!, parallel: parallel!, short: values.short, json: values.json };
 }
 
-/** One line that says where the rows are which run now; nothing where nobody watches. */
-class Progress {
-  readonly #now = new Map<string, string>();
-  #width = 0;
-
-  tell(name: string, state: string | null): void {
-    if (state === null) this.#now.delete(name);
-    else this.#now.set(name, state);
-    if (!process.stderr.isTTY) return;
-    const line = [...this.#now].map(([row, text]) => `${row} ${text}`).join('   ');
-    process.stderr.write(`\r${line.padEnd(this.#width)}`);
-    this.#width = line.length;
-  }
-
-  clear(): void {
-    if (process.stderr.isTTY) process.stderr.write(`\r${' '.repeat(this.#width)}\r`);
-  }
-}
-
-function rowLine({ name, rounds, events, seconds, skipped }: RowResult): string {
-  const cells = [
-    name.padEnd(NAME_WIDTH),
-    String(rounds).padStart(6),
-    String(events).padStart(9),
-    seconds.toFixed(0).padStart(7),
-  ];
-  return `${cells.join('  ')}  ${skipped === null ? 'each counted once' : `SKIPPED: ${skipped}`}\n`;
-}
-
-const TITLE = `${'row'.padEnd(NAME_WIDTH)}  rounds     events  seconds\n`;
-
 async function main(): Promise<number> {
   const settings = readSettings();
   if (typeof settings === 'number') return settings;
   const { plans, seed, from, parallel, short, json } = settings;
   const say = (text: string): void => void (json ? process.stderr : process.stdout).write(text);
-  say(`seed ${seed}\n${TITLE}`);
+  say(`seed ${seed}\n${titleOf(NAME_WIDTH)}`);
 
   const keepFolder = join(process.cwd(), '.tallyline', 'faults');
   const progress = new Progress();
   const results: RowResult[] = [];
-  const failures: Error[] = [];
+  const failures: RowFailure[] = [];
   const waiting = [...plans];
+  // A row that failed ends there, since its world is kept as it is; the others go on.
   const work = async (): Promise<void> => {
-    for (let plan = waiting.shift(); plan !== undefined && failures.length === 0; plan = waiting.shift()) {
+    for (let plan = waiting.shift(); plan !== undefined; plan = waiting.shift()) {
       const { row, rounds } = plan;
       try {
         const result = await runRow(row, {
@@ -154,12 +127,12 @@ async function main(): Promise<number> {
         });
         results.push(result);
         progress.clear();
-        say(rowLine(result));
+        say(lineOf(result, NAME_WIDTH));
       } catch (error) {
-        failures.push(error instanceof Error ? error : new Error(String(error)));
+        const failure = failureOf(error, { row: row.name, seed, from, rounds });
+        failures.push(failure);
         progress.clear();
-        const text = error instanceof FaultFailure ? error.message : String((error as Error).stack ?? error);
-        process.stderr.write(`FAILED ${text}\n`);
+        process.stderr.write(`FAILED ${failure.message}\n`);
       } finally {
         progress.tell(row.name, null);
       }
@@ -169,21 +142,14 @@ async function main(): Promise<number> {
   await Promise.all(Array.from({ length: parallel }, work));
   progress.clear();
 
-  const sum = (of: (result: RowResult) => number): number =>
-    results.reduce((total, one) => total + of(one), 0);
-  const seconds = (performance.now() - startedMs) / 1_000;
-  const total = { rounds: sum(({ rounds }) => rounds), events: sum(({ events }) => events), seconds };
+  const total = totalsOf(results, (performance.now() - startedMs) / 1_000);
   if (json) {
     const errors = failures.map(({ message }) => message);
     process.stdout.write(
-      `${JSON.stringify({ seed, ok: errors.length === 0, total, rows: results, errors })}\n`,
+      `${JSON.stringify({ seed, ok: errors.length === 0, total, rows: results, failures, errors })}\n`,
     );
   }
-  const skipped = results.filter((one) => one.skipped !== null).length;
-  say(
-    `${failures.length === 0 ? 'all held' : 'FAILED'}: ${total.rounds} rounds, ${total.events} events, ` +
-      `${seconds.toFixed(0)} s${skipped > 0 ? `; ${skipped} rows were SKIPPED` : ''}\n`,
-  );
+  say(summaryOf(total, results, failures));
   return failures.length === 0 ? 0 : 1;
 }
 

@@ -1,8 +1,8 @@
 // What networks do to the three connections that everything depends on, by the proxies between the processes.
 import { pauseFor, type Round, type Row } from './row.ts';
 import { between } from './random.ts';
+import { LINKS } from './proxies.ts';
 import { FAULTS, type NetworkFault } from './proxy.ts';
-import { LINKS } from './world.ts';
 
 const FAULT_MS_LEAST = 300;
 const FAULT_MS_MOST = 2_000;

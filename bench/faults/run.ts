@@ -47,6 +47,15 @@ export interface RowResult {
 /** A promise was broken. The message says everything that one needs to see it again. */
 export class FaultFailure extends Error {
   override readonly name = 'FaultFailure';
+  readonly round: number;
+  /** The command that does it again. */
+  readonly again: string;
+
+  constructor(message: string, o: { round: number; again: string; cause: unknown }) {
+    super(message, { cause: o.cause });
+    this.round = o.round;
+    this.again = o.again;
+  }
 }
 
 export interface RunOptions {
@@ -120,12 +129,13 @@ async function keepFailure(
     () => `its data and logs are in ${folder}`,
     (problem: unknown) => `its data could not be kept in ${folder}: ${String(problem)}`,
   );
+  const again = `npm run faults -- --only ${row.name} --seed ${seed} --from ${number} --rounds 1`;
   return new FaultFailure(
     `${row.name}, round ${number}, seed ${seed}: ${what}\n` +
       `  what must hold: ${row.holds}\n` +
       `  ${kept}\n` +
-      `  again: npm run faults -- --only ${row.name} --seed ${seed} --from ${number} --rounds 1`,
-    { cause: error },
+      `  again: ${again}`,
+    { round: number, again, cause: error },
   );
 }
 

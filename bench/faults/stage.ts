@@ -61,6 +61,12 @@ export class StageProcess {
     return values.length === 0 ? NaN : values.reduce((sum, value) => sum + value, 0);
   }
 
+  /** Why it says that it is not ready; '' when it is. */
+  async unreadyBecause(): Promise<string> {
+    const answer = await fetch(`${this.#ops}/readyz`);
+    return answer.ok ? '' : await answer.text();
+  }
+
   /** The most resident memory that it ever had, in bytes; null where the system does not tell. */
   get peakBytes(): number | null {
     try {

@@ -14,7 +14,7 @@ async function settled(world: World): Promise<void> {
 
 async function cutBack({ world, random, flowing }: Round): Promise<void> {
   await world.engines.nats.kill();
-  await world.keepStore();
+  await world.store.keep();
   await world.engines.nats.restart();
   // What is cut off must have been in the log, and some of it counted.
   await settled(world);
@@ -22,7 +22,7 @@ async function cutBack({ world, random, flowing }: Round): Promise<void> {
   await settled(world);
   await pauseFor(random() * COUNTED_MS);
   await world.engines.nats.kill();
-  await world.cutBack();
+  await world.store.cutBack();
   await world.engines.nats.restart();
 }
 
@@ -39,7 +39,7 @@ function damaging(damage: Damage): (round: Round) => Promise<void> {
     for (let shard = 0; shard < SHARDS; shard++) {
       // Mostly one shard, and now and then all: they share a disk.
       if (shard !== one && random() < 0.5) continue;
-      world.note(`USAGE_${shard}: ${damage(world.store, shard, random) ?? 'nothing to damage'}`);
+      world.note(`USAGE_${shard}: ${damage(world.store.folder, shard, random) ?? 'nothing to damage'}`);
     }
     await world.restartDamagedNats();
     if (unread) await world.startAggregator();

@@ -3,29 +3,33 @@
 // that misbehave, and disks that can be full.
 import { createHash, randomBytes } from 'node:crypto';
 import { appendFileSync, cpSync, existsSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
-import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { decodeBlock } from '../../contract/block.ts';
-import { encodeMeterDefined } from '../../contract/control.ts';
-import { makeKey, type KeyRecord } from '../../contract/key.ts';
-import { BUCKET_KEYS, streamName, streamSubject } from '../../contract/subjects.ts';
+import { makeKey } from '../../contract/key.ts';
 import { freePorts } from '../../local/engines/ports.ts';
 import { connectClickHouse, type ClickHouse } from '../../runtime/clickhouse.ts';
-import { createLog } from '../../runtime/log.ts';
-import { connectNats, openKeyValue, PublishPipeline, type NatsLink } from '../../runtime/nats.ts';
 import { startEngines, type Engines } from '../../test/engines.ts';
 import { until } from '../../test/until.ts';
-import { poisonAlone, type Poison } from './poison.ts';
-import { Proxy } from './proxy.ts';
+import { Logs } from './logs.ts';
+import { NatsStore } from './nats-store.ts';
+import { poisonAlone } from './poison.ts';
+import { Proxies } from './proxies.ts';
 import { seededRandom } from './random.ts';
 import { SmallDisk } from './small-disk.ts';
-import { StageProcess } from './stage.ts';
-import { streamFolder } from './storage.ts';
+import type { StageProcess } from './stage.ts';
+import { Stages } from './stages.ts';
 
 export const TENANT = 'faults';
 export const EVENT_TYPE = 'fault.event';
 export const METER = 'amount';
 export const SHARDS = 2;
+
+const METER_DEFINED = {
+  key: METER,
+  eventType: EVENT_TYPE,
+  aggregation: 'sum',
+  valueProperty: 'amount',
+  groupBy: [],
+} as const;
 
 const METER_DEADLINE_MS = 60_000;
 /** Small, so that a test of the bound comes to it. One block more may be read. */
@@ -36,13 +40,11 @@ const ACK_TIMEOUT_MS = 2_000;
 const CLICKHOUSE_TIMEOUT_MS = 3_000;
 /** So that another aggregator takes over within a round. */
 const LEASE_TTL_MS = 1_000;
+/** So that a log that does not deliver is found within a round. */
+const LOG_SILENCE_MS = 1_000;
 const SMALL_DISK_BYTES = 48 * 1_048_576;
 const JOURNAL_BYTES_MAX = 16 * 1_048_576;
 const JOURNAL_SEGMENT_BYTES = 1_048_576;
-
-/** Which two processes a proxy stands between. */
-export const LINKS = ['edge to NATS', 'aggregator to NATS', 'aggregator to ClickHouse'] as const;
-export type Link = (typeof LINKS)[number];
 
 /** Rows with the same options may share a world. */
 export interface WorldOptions {
@@ -68,16 +70,13 @@ export class World {
   readonly engines: Engines;
   readonly ch: ClickHouse;
   readonly options: WorldOptions;
-  /** Messages that were published into the logs beside the edge, and must be kept as they are. */
-  readonly poison: { readonly shard: number; readonly poison: Poison }[] = [];
-  readonly proxies = new Map<Link, Proxy>();
+  readonly logs: Logs;
+  readonly store: NatsStore;
+  readonly proxies = new Proxies();
   disk: SmallDisk | undefined;
   readonly #port: number;
   readonly #random: () => number;
-  readonly #stages = new Map<string, StageProcess>();
-  readonly #ended: StageProcess[] = [];
-  #link: NatsLink | undefined;
-  #pipeline: PublishPipeline | undefined;
+  readonly #stages: Stages;
 
   private constructor(engines: Engines, o: { key: string; port: number; options: WorldOptions }) {
     this.engines = engines;
@@ -86,6 +85,10 @@ export class World {
     this.#port = o.port;
     this.#random = seededRandom(o.options.seed ?? 1);
     this.ch = connectClickHouse({ url: engines.clickhouseUrl, name: 'faults', requestTimeoutMs: 60_000 });
+    this.#stages = new Stages(this.logFolder);
+    this.store = new NatsStore(engines.dir);
+    const { natsUrl } = engines;
+    this.logs = new Logs({ natsUrl, ch: this.ch, shards: SHARDS, note: (text) => this.note(text) });
     mkdirSync(this.logFolder, { recursive: true });
   }
 
@@ -98,7 +101,7 @@ export class World {
     try {
       if (options.smallDisk !== undefined) await world.#mountDisk(options.smallDisk);
       if (options.proxied === true) await world.#openProxies();
-      await world.#tellKey({
+      await world.logs.tellKey({
         id,
         tenant: TENANT,
         scopes: ['ingest'],
@@ -108,9 +111,9 @@ export class World {
       await world.startEdge();
       if (options.poisonFirst === true) {
         for (let shard = 0; shard < SHARDS; shard++)
-          await world.publishPoison(shard, poisonAlone(world.#random));
+          await world.logs.publishPoison(shard, poisonAlone(world.#random));
       }
-      await world.#defineMeter();
+      await world.logs.defineMeter({ tenant: TENANT, meter: METER_DEFINED });
       await world.startAggregator();
       await world.#meterIsKnown();
       return world;
@@ -125,24 +128,19 @@ export class World {
   }
 
   get edge(): StageProcess {
-    return this.#stage('edge');
+    return this.#stages.get('edge');
   }
 
   get aggregator(): StageProcess {
-    return this.#stage('aggregator');
+    return this.#stages.get('aggregator');
   }
 
   get stages(): readonly StageProcess[] {
-    return [...this.#stages.values(), ...this.#ended];
+    return this.#stages.all;
   }
 
   get logFolder(): string {
     return join(this.engines.dir, 'logs');
-  }
-
-  /** Where NATS keeps its streams. */
-  get store(): string {
-    return join(this.engines.dir, 'nats', 'store');
   }
 
   /** Writes down what was done to the world, beside what its processes print. */
@@ -159,10 +157,10 @@ export class World {
         }
       : {};
     if (this.options.journal) mkdirSync(join(this.engines.dir, 'journal'), { recursive: true });
-    await this.#start('edge', 'ingest/main.js', {
+    await this.#stages.start('edge', 'ingest/main.js', {
       ...this.#env,
       ...journal,
-      NATS_URL: this.#through('edge to NATS', this.engines.natsUrl),
+      NATS_URL: this.proxies.through('edge to NATS', this.engines.natsUrl),
       TALLYLINE_EDGE_PORT: String(this.#port),
       TALLYLINE_EDGE_ACK_TIMEOUT_MS: String(ACK_TIMEOUT_MS),
     });
@@ -173,32 +171,32 @@ export class World {
    * aggregators: two that run must not have the same.
    */
   async startAggregator(name = 'aggregator', member = name): Promise<StageProcess> {
-    return this.#start(name, 'aggregator/main.js', {
+    return this.#stages.start(name, 'aggregator/main.js', {
       ...this.#env,
-      NATS_URL: this.#through('aggregator to NATS', this.engines.natsUrl),
-      CLICKHOUSE_URL: this.#through('aggregator to ClickHouse', this.engines.clickhouseUrl),
+      NATS_URL: this.proxies.through('aggregator to NATS', this.engines.natsUrl),
+      CLICKHOUSE_URL: this.proxies.through('aggregator to ClickHouse', this.engines.clickhouseUrl),
       TALLYLINE_AGGREGATOR_THREADS: '1',
       TALLYLINE_LEASE_TTL_MS: String(LEASE_TTL_MS),
       // Started again under its name, it takes its shards at once, and not after the TTL of its lease.
       TALLYLINE_AGGREGATOR_NAME: member,
       TALLYLINE_AGGREGATOR_BACKLOG_BYTES_MAX: String(this.options.backlogBytesMax ?? BACKLOG_BYTES_MAX),
+      TALLYLINE_AGGREGATOR_LOG_SILENCE_MS: String(LOG_SILENCE_MS),
       TALLYLINE_CLICKHOUSE_TIMEOUT_MS: String(CLICKHOUSE_TIMEOUT_MS),
       TALLYLINE_CLICKHOUSE_FSYNC: this.options.fsync === true ? '1' : '0',
     });
   }
 
   async killEdge(): Promise<void> {
-    await this.#kill('edge');
+    await this.#stages.kill('edge');
   }
 
   async killAggregator(name = 'aggregator'): Promise<void> {
-    await this.#kill(name);
+    await this.#stages.kill(name);
   }
 
   /** The process `from` is known as `to` from now on, instead of the one that was. */
   rename(from: string, to: string): void {
-    this.#stages.set(to, this.#stage(from));
-    this.#stages.delete(from);
+    this.#stages.rename(from, to);
   }
 
   /**
@@ -214,18 +212,6 @@ export class World {
     return alone === 0 && waiting === 0;
   }
 
-  /** The store of NATS as it is now; NATS must not run. */
-  async keepStore(): Promise<void> {
-    await rm(this.#kept, { recursive: true, force: true });
-    await cp(this.store, this.#kept, { recursive: true });
-  }
-
-  /** Cuts the store of NATS back to what was kept; NATS must not run. */
-  async cutBack(): Promise<void> {
-    await rm(this.store, { recursive: true, force: true });
-    await cp(this.#kept, this.store, { recursive: true });
-  }
-
   /**
    * Starts NATS on a store that was damaged. If it does not start, the streams of the logs are taken from it, as an
    * operator would have to: what they held comes from the journals again.
@@ -235,72 +221,18 @@ export class World {
       await this.engines.nats.restart();
     } catch (error) {
       this.note(`NATS does not start on the damaged store: ${String(error)}`);
-      this.#takeAway(Array.from({ length: SHARDS }, (_, shard) => shard));
+      this.store.takeAway(Array.from({ length: SHARDS }, (_, shard) => shard));
       await this.engines.nats.restart();
     }
   }
 
-  /**
-   * What an operator has to do when NATS says that it has messages and cannot read them. NATS 2.9.10 does not cut the
-   * damaged part off a file: it goes on behind it, acknowledges what it writes there, never finds it again (`no
-   * message found`, over restarts too), and its consumers pass over it without a word. A purge may fail (`partial
-   * cache`) or not answer. So the stream is taken away and made again, and what was in it comes from the journals.
-   */
+  /** Does what an operator has to do where a log does not deliver. */
   async mendLogs(): Promise<void> {
-    const unreadable: number[] = [];
-    for (let shard = 0; shard < SHARDS; shard++) {
-      const problem = await this.#unreadable(streamName(shard));
-      if (problem === null) continue;
-      this.note(`NATS cannot read the newest message of ${streamName(shard)}: ${problem}`);
-      unreadable.push(shard);
-    }
-    if (unreadable.length === 0) return;
-    await this.engines.nats.kill();
-    this.#takeAway(unreadable);
-    await this.engines.nats.restart();
-  }
-
-  #takeAway(shards: readonly number[]): void {
-    for (const shard of shards) rmSync(streamFolder(this.store, shard), { recursive: true, force: true });
-  }
-
-  /** What NATS says instead of the newest message of a stream: an error of many kinds, or nothing for seconds. */
-  async #unreadable(stream: string): Promise<string | null> {
-    const { jsm } = await this.link();
-    try {
-      const { first_seq: first, last_seq: last } = (await jsm.streams.info(stream)).state;
-      if (last >= first) await jsm.streams.getMessage(stream, { seq: last });
-      return null;
-    } catch (error) {
-      return String(error);
-    }
-  }
-
-  /** Publishes straight into a log, past the edge. Resolves when they are in it. */
-  async publishPoison(shard: number, poisons: readonly Poison[]): Promise<void> {
-    const pipeline = await this.#publisher();
-    for (const poison of poisons) {
-      const { sequence } = await pipeline.publish(streamSubject(shard), poison.bytes);
-      this.poison.push({ shard, poison });
-      this.note(`message ${sequence} of ${streamName(shard)} is ${poison.what}`);
-    }
-  }
-
-  /** The newest block of a shard's log that an edge has published, to make poison from. */
-  async newestBlock(shard: number): Promise<Uint8Array> {
-    const { jsm } = await this.link();
-    let sequence = (await jsm.streams.info(streamName(shard))).state.last_seq;
-    for (; sequence > 0; sequence--) {
-      const { data } = await jsm.streams.getMessage(streamName(shard), { seq: sequence });
-      if (isBlock(data)) return data;
-    }
-    throw new Error(`${streamName(shard)} has no block yet`);
-  }
-
-  /** Bytes of a shard's log. */
-  async logBytes(shard: number): Promise<number> {
-    const { jsm } = await this.link();
-    return (await jsm.streams.info(streamName(shard))).state.bytes;
+    await this.logs.mend(async (shard) => {
+      await this.engines.nats.kill();
+      this.store.takeAway([shard]);
+      await this.engines.nats.restart();
+    });
   }
 
   /** The position of each shard's watermark. */
@@ -314,24 +246,14 @@ export class World {
     });
   }
 
-  /** A connection of the harness to NATS, past the proxies. */
-  async link(): Promise<NatsLink> {
-    this.#link ??= await connectNats({
-      url: this.engines.natsUrl,
-      name: 'faults',
-      log: createLog('faults', 'silent'),
-    });
-    return this.#link;
-  }
-
   /** Ends every process, and leaves the data and the logs in `folder` when one is given. */
   async stop(keepIn?: string): Promise<void> {
-    this.#pipeline?.close();
-    const running = [...this.#stages.values()];
     // After a failure nobody waits for a process to drain into engines that may be gone.
-    await Promise.all(running.map((stage) => (keepIn === undefined ? stage.stop() : stage.kill())));
-    await this.#link?.nc.close();
-    await Promise.all([...this.proxies.values()].map((proxy) => proxy.close()));
+    await Promise.all(
+      this.#stages.running.map((stage) => (keepIn === undefined ? stage.stop() : stage.kill())),
+    );
+    await this.logs.close();
+    await this.proxies.close();
     await this.ch.close();
     if (keepIn !== undefined) {
       this.note(
@@ -351,10 +273,6 @@ export class World {
     await this.engines.stop();
   }
 
-  get #kept(): string {
-    return join(this.engines.dir, 'nats-kept');
-  }
-
   get #env(): Record<string, string> {
     return {
       TALLYLINE_SHARDS: String(SHARDS),
@@ -366,22 +284,14 @@ export class World {
     };
   }
 
-  /** The URL, by way of the proxy where there is one. */
-  #through(link: Link, url: string): string {
-    const proxy = this.proxies.get(link);
-    if (proxy === undefined) return url;
-    const by = new URL(url);
-    by.port = String(proxy.port);
-    return by.href.replace(/\/$/, '');
-  }
-
   async #openProxies(): Promise<void> {
-    const ports: Record<Link, number> = {
-      'edge to NATS': this.engines.nats.port,
-      'aggregator to NATS': this.engines.nats.port,
-      'aggregator to ClickHouse': this.engines.clickhouse.port,
+    const { nats, clickhouse } = this.engines;
+    const ports = {
+      'edge to NATS': nats.port,
+      'aggregator to NATS': nats.port,
+      'aggregator to ClickHouse': clickhouse.port,
     };
-    for (const link of LINKS) this.proxies.set(link, await Proxy.open(ports[link], this.#random));
+    await this.proxies.open(ports, this.#random);
   }
 
   async #mountDisk(whose: 'nats' | 'journal'): Promise<void> {
@@ -390,58 +300,9 @@ export class World {
       return;
     }
     await this.engines.nats.stop();
-    rmSync(this.store, { recursive: true, force: true });
-    this.disk = await SmallDisk.mount(this.store, SMALL_DISK_BYTES);
+    rmSync(this.store.folder, { recursive: true, force: true });
+    this.disk = await SmallDisk.mount(this.store.folder, SMALL_DISK_BYTES);
     await this.engines.nats.restart();
-  }
-
-  #stage(name: string): StageProcess {
-    const stage = this.#stages.get(name);
-    if (stage === undefined) throw new Error(`no ${name} was started`);
-    return stage;
-  }
-
-  async #start(name: string, file: string, env: Record<string, string>): Promise<StageProcess> {
-    const before = this.#stages.get(name);
-    if (before !== undefined && before.unexpectedEnd !== null) this.#ended.push(before);
-    const stage = new StageProcess({ name, file, env, logFile: join(this.logFolder, `${name}.log`) });
-    this.#stages.set(name, stage);
-    return stage.ready();
-  }
-
-  async #kill(name: string): Promise<void> {
-    const stage = this.#stage(name);
-    const unexpected = stage.unexpectedEnd;
-    if (unexpected !== null) throw new Error(unexpected);
-    await stage.kill();
-  }
-
-  async #publisher(): Promise<PublishPipeline> {
-    this.#pipeline ??= new PublishPipeline(await this.link(), {
-      maxInFlight: 16,
-      maxInFlightBytes: 1e6,
-      ackTimeoutMs: 5_000,
-    });
-    return this.#pipeline;
-  }
-
-  async #tellKey(record: KeyRecord): Promise<void> {
-    const link = await this.link();
-    await (await openKeyValue(link, BUCKET_KEYS)).put(record.id, JSON.stringify(record));
-  }
-
-  async #defineMeter(): Promise<void> {
-    const pipeline = await this.#publisher();
-    const meter = {
-      key: METER,
-      eventType: EVENT_TYPE,
-      aggregation: 'sum',
-      valueProperty: 'amount',
-      groupBy: [],
-    } as const;
-    for (let shard = 0; shard < SHARDS; shard++) {
-      await pipeline.publish(streamSubject(shard), encodeMeterDefined({ tenant: TENANT, meter }));
-    }
   }
 
   /** Definitions come past the journal: a log may only lose them when ClickHouse has them. */
@@ -456,14 +317,5 @@ export class World {
       },
       METER_DEADLINE_MS,
     );
-  }
-}
-
-function isBlock(message: Uint8Array): boolean {
-  try {
-    decodeBlock(message);
-    return true;
-  } catch {
-    return false;
   }
 }
