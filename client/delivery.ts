@@ -1,6 +1,10 @@
 /**
  * The core of the client: what is in the buffer goes out in batches, and what comes back settles it. It knows the
  * transport as a `Sender` and the spool as a `Backlog`, and is the same for all of them.
+ *
+ * Batches are under way side by side, and may be in the log in another order. For corrections the order matters: what
+ * they name must stand before them, and the last one holds. So a batch with a correction waits until no other is under
+ * way; what was recorded before it has its answer then.
  */
 import type { UsageEvent } from '../contract/event.ts';
 import { later, type Answer, type Sender } from './answer.ts';
@@ -162,7 +166,7 @@ export class Delivery {
   /** Starts as many batches as there is reason and room for, and sees to the timer for the rest. */
   pump(): void {
     const { batchEventsMax, batchBytesMax, flushIntervalMs } = this.#o.limits;
-    while (!this.#paused && this.#batches < this.#o.sender.inFlightMax && this.#queue.length > 0) {
+    while (!this.#paused && this.#mayStart) {
       const full =
         this.#queue.length >= batchEventsMax ||
         this.#queue.bytes >= batchBytesMax ||
@@ -197,11 +201,14 @@ export class Delivery {
     this.#stopTimer = this.#o.clock.after(ms, () => {
       this.#stopTimer = null;
       this.#paused = false;
-      if (this.#batches < this.#o.sender.inFlightMax && this.#queue.length > 0) {
-        void this.#deliver(this.#takeBatch());
-      }
+      if (this.#mayStart) void this.#deliver(this.#takeBatch());
       this.pump();
     });
+  }
+
+  get #mayStart(): boolean {
+    if (this.#queue.length === 0 || this.#batches >= this.#o.sender.inFlightMax) return false;
+    return this.#batches === 0 || !this.#queue.correctsWithin(this.#o.limits.batchEventsMax);
   }
 
   #takeBatch(): readonly Entry[] {

@@ -104,6 +104,76 @@ test('events are sent together with the key, and counted when the edge has them'
   expect(client.stats).toMatchObject({ accepted: 2, rejected: 0, retried: 0, buffered: 0 });
 });
 
+test('corrections go the way of events, in their order and under ids that a second call repeats', async () => {
+  const { client, request } = world({ source: 'gateway' });
+  const time = new Date(Date.UTC(2026, 10, 21, 8, 30));
+  await client.record(event('a'));
+  await client.void('a');
+  await client.void('a', { source: 'other', correctionId: 'again' });
+  await client.amend('a', { ...event('a-2'), time, data: { n: 2n } });
+  await client.amend('a', { type: 't', subject: 's', source: 'other', time: '2026-11-21T08:30:00Z' });
+  await client.void('a');
+  const flushed = client.flush();
+  const one = await request(0);
+  const voided = { id: 'void', source: 'gateway', type: 'tallyline.void', subject: '', voids: 'a' };
+  expect(one.events).toEqual([
+    { ...event('a'), source: 'gateway' },
+    voided,
+    { ...voided, id: 'again', source: 'other' },
+    { ...event('a-2'), source: 'gateway', time: '2026-11-21T08:30:00.000Z', data: { n: '2' }, amends: 'a' },
+    {
+      id: expect.stringMatching(/^[0-9a-f-]{36}$/) as string,
+      type: 't',
+      subject: 's',
+      source: 'other',
+      time: '2026-11-21T08:30:00Z',
+      amends: 'a',
+    },
+    voided,
+  ]);
+  ok(one);
+  await flushed;
+  expect(client.stats).toMatchObject({ accepted: 6, buffered: 0 });
+});
+
+test('a correction is sent when all before it has its answer, whatever became of it on the way', async () => {
+  const { client, requests, request, timers } = world({ batchEventsMax: 2 });
+  for (const id of ['a', 'b', 'c', 'd']) await client.record(event(id));
+  await client.void('a');
+  await client.record(event('e'));
+  await client.record(event('f'));
+  await client.record(event('g'));
+  const flushed = client.flush();
+  await settled();
+  const ids = () => requests.map(({ events }) => events.map(({ id }) => id).join());
+  expect(ids()).toEqual(['a,b', 'c,d']);
+  ok(await request(1));
+  await settled();
+  // The batch with `a` is tried again: the void must not overtake it.
+  (await request(0)).answer(503, { code: 'log_full' });
+  await settled();
+  expect(ids()).toEqual(['a,b', 'c,d']);
+  while (requests.length === 2) {
+    for (const { run } of timers.splice(0)) run();
+    await settled();
+  }
+  expect(ids()).toEqual(['a,b', 'c,d', 'a,b']);
+  ok(await request(2));
+  ok(await request(3));
+  ok(await request(4));
+  await flushed;
+  // What is no correction does not wait for one.
+  expect(ids()).toEqual(['a,b', 'c,d', 'a,b', 'void,e', 'f,g']);
+  expect(client.stats).toMatchObject({ accepted: 8, buffered: 0 });
+});
+
+test('an amendment without a time, which would move the use to now, is not taken', async () => {
+  const { client } = world();
+  const timeless = event('a-2') as Parameters<typeof client.amend>[1];
+  await expect(client.amend('a', timeless)).rejects.toThrow(TypeError);
+  expect(client.stats.buffered).toBe(0);
+});
+
 test('a batch goes when it is full, by events or by bytes, or when its time has come', async () => {
   const byEvents = world({ batchEventsMax: 2 });
   for (const id of ['a', 'b', 'c']) await byEvents.client.record(event(id));

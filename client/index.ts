@@ -27,6 +27,7 @@ import { HttpSender } from './http.ts';
 import {
   readLimits,
   readSpoolOptions,
+  type Amendment,
   type ClientOptions,
   type ClientStats,
   type EventMap,
@@ -34,6 +35,7 @@ import {
   type Limits,
   type RecordedEvent,
   type SpoolOptions,
+  type VoidOptions,
 } from './options.ts';
 import type { Sender } from './answer.ts';
 import { Spool } from './spool.ts';
@@ -41,6 +43,7 @@ import { WebSocketSender } from './websocket.ts';
 
 export type { ClientClock } from './clock.ts';
 export type {
+  Amendment,
   ClientOptions,
   ClientStats,
   EventMap,
@@ -48,6 +51,7 @@ export type {
   RecordedEvent,
   Rejection,
   SpoolOptions,
+  VoidOptions,
 } from './options.ts';
 export {
   BufferFullError,
@@ -59,6 +63,9 @@ export {
 } from './errors.ts';
 export type { UsageEvent } from '../contract/event.ts';
 export type { RejectionCode } from '../contract/rejections.ts';
+
+/** What every void is but for its original. */
+const VOID = { id: 'void', type: 'tallyline.void', subject: '' } as const;
 
 /** `Events`: the shape of `data` by event type; without it every event is taken as it comes. */
 export class TallylineClient<Events extends object = EventMap> {
@@ -121,9 +128,34 @@ export class TallylineClient<Events extends object = EventMap> {
    * when it is on disk, and under `onFull: 'block'` when there is room. Rejects with a TypeError for what JSON cannot
    * hold, a BufferFullError, a SpoolError or a ClientClosedError; the event was not taken then.
    */
-  async record(event: EventOf<Events>): Promise<void> {
+  record(event: EventOf<Events>): Promise<void> {
+    return this.#take(event as RecordedEvent);
+  }
+
+  /**
+   * Takes the event with that id out of what counts: a correction, which goes the way of an event and is taken, or not,
+   * as `record` says. It is sent when everything recorded before it has its answer. Amended afterwards, the event
+   * counts again.
+   */
+  void(id: string, { source, correctionId }: VoidOptions = {}): Promise<void> {
+    const named = source === undefined ? {} : { source };
+    return this.#take({ ...VOID, ...named, id: correctionId ?? VOID.id, voids: id });
+  }
+
+  /**
+   * Counts the event in the place of the one with that id, of the same source. Amended again, the last one counts; the
+   * id is that of the original each time. Taken as by `record`.
+   */
+  async amend(id: string, event: Amendment<Events>): Promise<void> {
+    const amendment = { ...(event as RecordedEvent), amends: id };
+    if (amendment.time === undefined)
+      throw new TypeError('time is missing: an amendment says when the use was');
+    await this.#take(amendment);
+  }
+
+  async #take(event: RecordedEvent): Promise<void> {
     if (this.#closed) throw new ClientClosedError('the client is closed');
-    const encoded = encodeEvent(event as RecordedEvent, {
+    const encoded = encodeEvent(event, {
       source: this.#options.source,
       newId: () => crypto.randomUUID(),
       now: () => this.#clock.now(),

@@ -9,6 +9,19 @@ export interface RecordedEvent extends Omit<UsageEvent, 'id' | 'time'> {
   readonly time?: string | Date;
 }
 
+/** An event in the place of another. Its time is that of the use, and not of the correction: it must be said. */
+export type Amendment<Events> = EventOf<Events> & { readonly time: string | Date };
+
+export interface VoidOptions {
+  /** The source of the original. Default: that of the client. */
+  readonly source?: string;
+  /**
+   * The id of the void. Default 'void': it need only be unique among the corrections of one event, and with the same
+   * one a second call is a duplicate. Another one is needed to void an event again that was amended meanwhile.
+   */
+  readonly correctionId?: string;
+}
+
 /** The shape of `data` by event type, such as `{ 'llm.request': { input_tokens: number } }`. */
 export type EventMap = Readonly<Record<string, Readonly<Record<string, unknown>> | undefined>>;
 

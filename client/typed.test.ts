@@ -30,6 +30,14 @@ export async function compiles(typed: TallylineClient<Events>, loose: TallylineC
   await typed.record({ type: 'page.view' });
   await loose.record({ type: 'anything', subject: 's' });
   await loose.record({ type: 'anything', subject: 's', data: { a: { b: [1n, 'x', null] } } });
+  await typed.void('a');
+  await typed.void('a', { source: 'x', correctionId: 'v-2' });
+  await typed.amend('a', { type: 'llm.request', subject: 's', time: '2026-11-21T08:30:00Z', data: use });
+  await loose.amend('a', { type: 'anything', subject: 's', time: new Date(0), id: 'a-2', source: 'x' });
+  // @ts-expect-error no time: the usage would move to now
+  await typed.amend('a', { type: 'page.view', subject: 's' });
+  // @ts-expect-error a type that is not in the map
+  await typed.amend('a', { type: 'page.vew', subject: 's', time: new Date(0) });
   // @ts-expect-error data is an object
   await loose.record({ type: 'anything', subject: 's', data: 7 });
 }

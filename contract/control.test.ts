@@ -1,9 +1,17 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { BlockError, messageKind } from './block.ts';
-import { decodeMeterDefined, encodeMeterDefined, parseMeterRecord, type MeterDefined } from './control.ts';
+import {
+  decodeBackfillChanged,
+  decodeMeterDefined,
+  encodeBackfillChanged,
+  encodeMeterDefined,
+  parseMeterRecord,
+  type BackfillChanged,
+  type MeterDefined,
+} from './control.ts';
 import { AGGREGATIONS, type Meter } from './meter.ts';
-import { MESSAGE_METER } from './subjects.ts';
+import { MESSAGE_BACKFILL, MESSAGE_METER } from './subjects.ts';
 
 const meter: Meter = {
   key: 'input_tokens',
@@ -73,4 +81,36 @@ test('members that are not known are left out, and text that is no JSON is none'
     message,
   );
   expect(parseMeterRecord('{')).toBeNull();
+});
+
+const HOUR_MS = 3_600_000;
+const changed: BackfillChanged = {
+  tenant: 'acme',
+  change: 'committed',
+  backfill: { id: 'bf_1', meter: 'input_tokens', version: 2, fromMs: 5 * HOUR_MS, toMs: 9 * HOUR_MS },
+};
+
+test('a change of a backfill is written and read back, and not with any one bit flipped', () => {
+  const bytes = encodeBackfillChanged(changed);
+  expect(messageKind(bytes)).toBe(MESSAGE_BACKFILL);
+  expect(decodeBackfillChanged(bytes)).toEqual(changed);
+  for (let bit = 0; bit < bytes.length * 8; bit++) {
+    bytes[bit >> 3]! ^= 1 << (bit & 7);
+    if (messageKind(bytes) === MESSAGE_BACKFILL)
+      expect(() => decodeBackfillChanged(bytes), `bit ${bit}`).toThrow(BlockError);
+    bytes[bit >> 3]! ^= 1 << (bit & 7);
+  }
+});
+
+test.each<[string, object]>([
+  ['an unknown change', { ...changed, change: 'forgotten' }],
+  ['no tenant', { ...changed, tenant: undefined }],
+  ['half an hour', { ...changed, backfill: { ...changed.backfill, toMs: 9.5 * HOUR_MS } }],
+  ['no hours', { ...changed, backfill: { ...changed.backfill, toMs: 5 * HOUR_MS } }],
+  ['two years', { ...changed, backfill: { ...changed.backfill, toMs: 17_600 * HOUR_MS } }],
+  ['version 0', { ...changed, backfill: { ...changed.backfill, version: 0 } }],
+  ['an id with a space', { ...changed, backfill: { ...changed.backfill, id: 'a b' } }],
+])('%s is no change of a backfill', (_, value) => {
+  const bytes = encodeBackfillChanged(value as BackfillChanged);
+  expect(() => decodeBackfillChanged(bytes)).toThrow(BlockError);
 });

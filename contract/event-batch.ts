@@ -54,6 +54,13 @@ export class EventBatch {
   /** Epoch milliseconds; the time of acceptance when the sender gave none. */
   timeMs = new Float64Array(EVENTS_FIRST);
   timeGiven = new Uint8Array(EVENTS_FIRST);
+  /**
+   * 1: the event is a correction, and its last two fields are the reserved ones: the id of the original, and behind it
+   * room for the text of its identity, which whoever has the key writes there (contract/corrections.ts).
+   */
+  corrects = new Uint8Array(EVENTS_FIRST);
+  /** Events committed that are corrections. Nearly always 0: then nobody looks at `corrects`. */
+  corrections = 0;
   /** Event `e` has the fields `fieldStart[e]` up to, not including, `fieldStart[e + 1]`. */
   fieldStart = new Uint32Array(EVENTS_FIRST + 1);
 
@@ -85,6 +92,10 @@ export class EventBatch {
     this.bodies += 1;
     this.count = 0;
     this.fieldCount = 0;
+    if (this.corrections > 0) {
+      this.corrects.fill(0);
+      this.corrections = 0;
+    }
     this.#used = used;
   }
 
@@ -93,6 +104,13 @@ export class EventBatch {
     this.count += 1;
     this.fieldStart[this.count] = this.fieldCount;
     if (this.count + 1 >= this.timeMs.length) this.#growEvents();
+  }
+
+  /** As `commit`, of a draft that is a correction. */
+  commitCorrection(): void {
+    this.corrects[this.count] = 1;
+    this.corrections += 1;
+    this.commit();
   }
 
   /** A dotted path that two fields of the draft have, by number; -1 for none. Which one counts would be a guess. */
@@ -159,6 +177,7 @@ export class EventBatch {
     this.end = grown(this.end, new Uint32Array(capacity * ATTRIBUTES_KEPT));
     this.timeMs = grown(this.timeMs, new Float64Array(capacity));
     this.timeGiven = grown(this.timeGiven, new Uint8Array(capacity));
+    this.corrects = grown(this.corrects, new Uint8Array(capacity));
     this.fieldStart = grown(this.fieldStart, new Uint32Array(capacity + 1));
   }
 

@@ -11,4 +11,8 @@ export interface UsageEvent {
   /** RFC 3339; absent means the time of acceptance. Digits beyond the millisecond are cut. */
   readonly time?: string;
   readonly data?: Readonly<Record<string, unknown>>;
+  /** The id of the event of the same source that this one takes out of what counts; then it is a void. */
+  readonly voids?: string;
+  /** The id of the event of the same source in whose place this one counts. */
+  readonly amends?: string;
 }

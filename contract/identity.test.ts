@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { identityOf } from '../test/event-batch.ts';
+import { correctionOf, identityOf } from '../test/event-batch.ts';
 import { Chaskey, double, formatIdentity, IdentityHasher, parseIdentity, ShardRule } from './identity.ts';
 
 // Chaskey-12's published vectors (N. Mouha, reference implementation): the MAC of the bytes 0, 1, 2, …, n-1.
@@ -133,6 +133,44 @@ test('an identity is the hash over the fields, each behind its length in bytes, 
   );
 });
 
+test('the identity of a correction is the hash over four fields, whatever came before it', () => {
+  const fields = fc.tuple(text, text, text, fc.option(text));
+  fc.assert(
+    fc.property(fc.array(fields, { minLength: 1, maxLength: 8 }), (events) => {
+      const hasher = new IdentityHasher(KEY_HEX);
+      for (const [tenant, source, original, id] of events) {
+        if (id === null) {
+          expect([...identityOf(hasher, tenant, source, original)]).toEqual(
+            modelOf([tenant, source, original]),
+          );
+        } else {
+          const found = correctionOf(hasher, tenant, source, original, id);
+          expect([...found]).toEqual(modelOf([tenant, source, original, id]));
+        }
+      }
+    }),
+  );
+});
+
+test('no event has the identity of a correction, however their fields are cut', () => {
+  // Lengths as they stand in the hashed bytes, which an id may hold too.
+  const cuts = ['', 'a', 'aa', '\u0001\0\0\0a', 'a\u0001\0\0\0a', '\0\0\0\0', 'a\0\0\0\0', '\u0001\0\0\0aa'];
+  const hasher = new IdentityHasher(KEY_HEX);
+  const seen = new Set<string>();
+  let made = 0;
+  for (const source of cuts) {
+    for (const original of cuts) {
+      seen.add(formatIdentity(identityOf(hasher, 'acme', source, original)));
+      made += 1;
+      for (const id of cuts) {
+        seen.add(formatIdentity(correctionOf(hasher, 'acme', source, original, id)));
+        made += 1;
+      }
+    }
+  }
+  expect(seen.size).toBe(made);
+});
+
 test('neighbours that have the tenant or most of the source in common are told apart', () => {
   const few = fc.constantFrom('', 'a', 'b', 'gateway-eu-1', 'gateway-eu-2', 'gateway-us-1', 'hateway-eu-1');
   fc.assert(
@@ -156,6 +194,17 @@ test.each<[string, string, string, string, number]>([
   const words = identityOf(new IdentityHasher(KEY_HEX), tenant, source, id);
   expect(formatIdentity(words)).toBe(identity);
   expect(new ShardRule(7).of(words)).toBe(shard);
+});
+
+// As above: a correction that comes again in a year must be the same one.
+test.each<[string, string, string, string, string]>([
+  ['acme', 'gateway-eu-1', 'evt-1', 'void', '60332742-18e2-e008-334b-699f18ea0205'],
+  ['acme', '', 'evt-1', 'a-1', '13690099-65d1-a9de-e922-1794389366a8'],
+])('the identity of the correction %s, %s, %s, %s is %s', (tenant, source, original, id, identity) => {
+  expect(formatIdentity(modelOf([tenant, source, original, id]))).toBe(identity);
+  expect(formatIdentity(correctionOf(new IdentityHasher(KEY_HEX), tenant, source, original, id))).toBe(
+    identity,
+  );
 });
 
 test('where one field ends and the next begins matters', () => {

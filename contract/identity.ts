@@ -7,6 +7,12 @@
  * needs only 32-bit additions, rotations and XORs, which is what a JavaScript engine does fast. It is
  * keyed so that nobody who chooses ids can make two of them collide, in his own tenant or in another's.
  * The key belongs to the deployment and never changes: another key would count every event again.
+ *
+ * A correction has an identity too, over (tenant, source, id of the original, id): one field more. No event can have
+ * it. A reader of the message takes one field after the other by its length, so no message of three fields is one of
+ * four; and two messages have one hash by chance alone. So a correction sent again is a duplicate, its id is its own
+ * among the corrections of one original only, and it can be no correction's target: a target is always the hash of
+ * three fields.
  */
 
 import { copyWords, sameWords } from './byte-words.ts';
@@ -73,6 +79,34 @@ export class IdentityHasher {
     const start = this.#prefixEnd + 4;
     const end = start + idEnd - idStart;
     this.#reserve(end);
+    this.#view.setInt32(start - 4, idEnd - idStart, true);
+    copyWords(view, idStart, idEnd, this.#view, start);
+    this.#chaskey.finish(this.#words, this.#bytes, this.#prefixEnd & ~15, end, this.#state, out, outAt);
+  }
+
+  /**
+   * The same for the correction whose original has that source and the id `view[originalStart, originalEnd)`, and whose
+   * own id is `view[idStart, idEnd)`.
+   */
+  hashCorrection(
+    view: DataView,
+    sourceStart: number,
+    sourceEnd: number,
+    originalStart: number,
+    originalEnd: number,
+    idStart: number,
+    idEnd: number,
+    out: Uint32Array,
+    outAt = 0,
+  ): void {
+    if (!this.#isSource(view, sourceStart, sourceEnd)) this.#begin(view, sourceStart, sourceEnd);
+    const original = this.#prefixEnd + 4;
+    const start = original + originalEnd - originalStart + 4;
+    const end = start + idEnd - idStart;
+    this.#reserve(end);
+    // In this order: a copy writes up to 3 bytes behind the text.
+    this.#view.setInt32(original - 4, originalEnd - originalStart, true);
+    copyWords(view, originalStart, originalEnd, this.#view, original);
     this.#view.setInt32(start - 4, idEnd - idStart, true);
     copyWords(view, idStart, idEnd, this.#view, start);
     this.#chaskey.finish(this.#words, this.#bytes, this.#prefixEnd & ~15, end, this.#state, out, outAt);
@@ -257,6 +291,9 @@ export function formatIdentity(words: ArrayLike<number>, at = 0): string {
   const [a, b, c, d] = [hex(words[at]!), hex(words[at + 1]!), hex(words[at + 2]!), hex(words[at + 3]!)];
   return `${a}-${b.slice(0, 4)}-${b.slice(4)}-${c.slice(0, 4)}-${c.slice(4)}${d}`;
 }
+
+/** Bytes of the written form, which is ASCII. */
+export const IDENTITY_TEXT_BYTES = 36;
 
 export function parseIdentity(text: string): Uint32Array {
   const digits = text.replaceAll('-', '');

@@ -7,6 +7,7 @@
  * mixes two meanings, as long as a version stands in the log before the first event of its hour does. That is
  * why a version must be stored well ahead: see `METER_LIMITS.versionLeadMs`.
  */
+import { isReservedPath, isReservedType } from './corrections.ts';
 import { scaleDecimal, unscaleDecimal } from './quantity.ts';
 import { HOUR_MS } from './window.ts';
 
@@ -115,7 +116,11 @@ export function meterMistakes(meter: Meter): string[] {
     mistakes.push('groupBy: paths of 1 to 256 characters');
   if (meter.groupBy.includes('subject'))
     mistakes.push('groupBy: subject is always a group of its own; leave it out');
-  mistakes.push(...filterMistakes(meter.filters ?? []), ...versionMistakes(meter));
+  mistakes.push(
+    ...filterMistakes(meter.filters ?? []),
+    ...versionMistakes(meter),
+    ...reservedMistakes(meter),
+  );
   const { groupsMaxMost } = METER_LIMITS;
   if (!isWhole(groupsMaxOf(meter), 1, groupsMaxMost))
     mistakes.push(`groupsMax: a whole number from 1 to ${groupsMaxMost}`);
@@ -139,6 +144,21 @@ function filterMistakes(filters: readonly MeterFilter[]): string[] {
     if (values.some((value) => value.length > filterValueLength || !value.isWellFormed()))
       mistakes.push(`${place}.${list}: Unicode texts of at most ${filterValueLength} characters`);
   });
+  return mistakes;
+}
+
+/** What is ours says nothing of the usage. */
+function reservedMistakes({ eventType, valueProperty, groupBy, filters = [] }: Meter): string[] {
+  const mistakes = isReservedType(eventType)
+    ? ['eventType: types that begin with tallyline. are reserved']
+    : [];
+  const paths: readonly (readonly [place: string, path: string])[] = [
+    ['valueProperty', valueProperty ?? ''],
+    ...groupBy.map((path) => ['groupBy', path] as const),
+    ...filters.map(({ property }, at) => [`filters[${at}].property`, property] as const),
+  ];
+  for (const [place, path] of paths)
+    if (isReservedPath(path)) mistakes.push(`${place}: paths that begin with tallyline are reserved`);
   return mistakes;
 }
 

@@ -16,7 +16,7 @@ export interface WatermarkRecord {
   readonly shard: number;
   readonly incarnation: number;
   readonly sequence: number;
-  /** SHA-256 of the message at `sequence`, lower-case hexadecimal. */
+  /** SHA-256 of the message at `sequence`, lower-case hexadecimal; '' at sequence 0, behind which there is none. */
   readonly fingerprint: string;
 }
 
@@ -28,7 +28,8 @@ export function parseWatermarkRecord(text: string): WatermarkRecord | null {
     Record<keyof WatermarkRecord, unknown>
   >;
   if (!isCount(shard) || !isCount(incarnation) || !isCount(sequence)) return null;
-  if (typeof fingerprint !== 'string' || !/^[0-9a-f]{64}$/.test(fingerprint)) return null;
+  if (typeof fingerprint !== 'string') return null;
+  if (!/^[0-9a-f]{64}$/.test(fingerprint) && (sequence > 0 || fingerprint !== '')) return null;
   return { shard, incarnation, sequence, fingerprint };
 }
 

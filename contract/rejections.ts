@@ -22,7 +22,10 @@ export const REJECTIONS = {
   event_not_an_object: edge(422, 'An event is an object with id, source, type, subject and data.'),
   field_missing: edge(422, 'A required field is missing: send it as a non-empty string.'),
   field_not_text: edge(422, 'This field must be a string.'),
-  field_too_long: edge(422, 'This field is too long: id and subject take 256 bytes, source 512, type 128.'),
+  field_too_long: edge(
+    422,
+    'This field is too long: id, subject, voids and amends take 256 bytes, source 512, type 128.',
+  ),
   field_unknown: edge(
     422,
     'An event has no such field: put it into data. (With specversion, CloudEvents extensions are let through.)',
@@ -32,6 +35,15 @@ export const REJECTIONS = {
   specversion_unknown: edge(422, 'specversion must be "1.0", the version of CloudEvents that is taken here.'),
   text_not_unicode: edge(422, 'The text is not well-formed Unicode: send UTF-8 without lone surrogates.'),
   text_has_control: edge(422, 'The text holds a control character: remove it.'),
+  type_reserved: edge(
+    422,
+    'Types that begin with tallyline. are reserved: name the type otherwise. (A void has voids and needs no type.)',
+  ),
+  void_has_type: edge(
+    422,
+    'A void takes an event out, whatever its type: leave the type out. To count another event in its place, send amends.',
+  ),
+  correction_ambiguous: edge(422, 'An event voids another or amends it: send one of the two.'),
   time_not_rfc3339: edge(422, 'The time is not RFC 3339, such as 2026-11-21T08:30:00Z.'),
   time_too_old: edge(422, 'The time lies before the accepted window.'),
   time_too_far_ahead: edge(422, 'The time lies too far in the future: check the clock of the sender.'),
@@ -40,6 +52,10 @@ export const REJECTIONS = {
   data_too_deep: edge(422, 'data is nested too deeply: flatten it to 8 levels or fewer.'),
   data_too_many_fields: edge(422, 'data has too many fields: 64 at most, counted after flattening.'),
   data_path_too_long: edge(422, 'A key path of data is too long: 256 bytes at most.'),
+  data_path_reserved: edge(
+    422,
+    'Keys of data that are tallyline, or begin with it and a dot, are reserved: name the field otherwise.',
+  ),
   data_path_repeated: edge(422, 'Two keys of data mean the same dotted path: keep one.'),
   number_not_exact: edge(
     422,
@@ -65,6 +81,9 @@ export const REJECTIONS = {
   ),
   meter_value_not_a_number: both('The value that a meter of its type needs is not a decimal number.'),
   meter_value_out_of_range: both('The value is 10^18 or more, or has more than 9 decimals.'),
+  correction_target_unknown: log(
+    'No event that counts has the source and id that this one voids or amends: send that event first, then this again.',
+  ),
   block_unreadable: log('The message in the log could not be decoded; it is kept whole.'),
 } as const satisfies Record<string, Rejection>;
 

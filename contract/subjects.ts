@@ -18,6 +18,8 @@ export const BUCKET_METERS = 'tallyline_meters';
 export const BUCKET_QUOTAS = 'tallyline_quotas';
 /** How far each shard is durable, told by its aggregator; see notice.ts. A hint to be checked, never the truth. */
 export const BUCKET_WATERMARKS = 'tallyline_watermarks';
+/** How many events each edge has answered with yes, by tenant; acknowledged.ts. For the conservation report. */
+export const BUCKET_ACKNOWLEDGED = 'tallyline_acknowledged';
 /** Which aggregators live, and which of them counts which shard; aggregator/ownership.ts. */
 export const BUCKET_LEASES = 'tallyline_leases';
 /** Facts about the deployment that all processes must agree on: shard count, identity key fingerprint. */
@@ -28,3 +30,4 @@ export const SHARDS_MAX = 1024;
 /** The kind of a log message, first byte after the magic; see block.ts and control.ts. */
 export const MESSAGE_EVENTS = 1;
 export const MESSAGE_METER = 2;
+export const MESSAGE_BACKFILL = 3;

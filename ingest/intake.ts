@@ -10,6 +10,7 @@
 import type { EventBatch } from '../contract/event-batch.ts';
 import type { RejectedEvent } from '../contract/rejections.ts';
 import type { Account } from './tenant/account.ts';
+import type { AcknowledgedTotals } from './tenant/acknowledged.ts';
 import type { Admission } from './read/admit.ts';
 import { readBody, type BodyFormat } from './read/body.ts';
 import type { EdgeMeasures } from './measures.ts';
@@ -48,6 +49,7 @@ export interface IntakeOptions {
   readonly batch: EventBatch;
   readonly pack: Pack;
   readonly measures: EdgeMeasures;
+  readonly acknowledged: AcknowledgedTotals;
   /** Epoch milliseconds. */
   now(): number;
   /** Why no event can be taken now, or null. */
@@ -106,7 +108,7 @@ export class Intake {
     format: BodyFormat,
     answer: (answer: IntakeAnswer) => void,
   ): void {
-    const { admission, meters, quotas, batch, pack, measures } = this.#o;
+    const { admission, meters, quotas, batch, pack, measures, acknowledged } = this.#o;
     const ticket = pack.begin();
     try {
       const nowMs = this.#o.now();
@@ -124,6 +126,7 @@ export class Intake {
       pack.end(ticket, (failure) => {
         if (failure !== null) return answer({ taken: false, code: this.#o.problemOf(failure) });
         measures.accepted(accepted, unmatched);
+        acknowledged.add(tenant, accepted, nowMs);
         answer({ taken: true, accepted, unmatched, rejected });
       });
     } catch (error) {

@@ -5,10 +5,11 @@
  * comes in and what is inside gets its answer; then what is packed is flushed and acknowledged; the
  * connection to NATS last.
  */
-import { randomInt } from 'node:crypto';
+import { randomInt, randomUUID } from 'node:crypto';
 import { EventBatch } from '../contract/event-batch.ts';
 import { PathTable } from '../contract/path-table.ts';
 import {
+  BUCKET_ACKNOWLEDGED,
   BUCKET_DEPLOYMENT,
   BUCKET_KEYS,
   BUCKET_METERS,
@@ -21,7 +22,9 @@ import { runStage } from '../runtime/lifecycle.ts';
 import { ensureLogs } from '../runtime/logs.ts';
 import { connectNats, openKeyValue, PublishError, PublishPipeline } from '../runtime/nats.ts';
 import { retry } from '../runtime/retry.ts';
+import { AcknowledgedBucket } from './acknowledged-bucket.ts';
 import { Accounts } from './tenant/account.ts';
+import { AcknowledgedTotals } from './tenant/acknowledged.ts';
 import { Admission } from './read/admit.ts';
 import { fields } from './config.ts';
 import { Decompressor } from './http/decompress.ts';
@@ -44,6 +47,8 @@ import { TurnClock } from './turn-clock.ts';
 import { Turns } from './tenant/turns.ts';
 import { attachStream } from './stream/websocket.ts';
 
+/** How often the ledger is told what was acknowledged: a crash takes what was acknowledged since. */
+const ACKNOWLEDGED_TOLD_MS = 2_000;
 /** How soon a key that has ended takes its streams with it. Requests are refused at once. */
 const KEYS_EXPIRE_MS = 1_000;
 
@@ -134,6 +139,21 @@ runStage({
       pipeline.close();
     });
 
+    // What was acknowledged is told now and then, and a last time when everything has its answer.
+    const acknowledged = new AcknowledgedTotals(randomUUID());
+    const acknowledgedBucket = new AcknowledgedBucket(
+      acknowledged,
+      await openKeyValue(link, BUCKET_ACKNOWLEDGED),
+      { log, isLogged: () => courier?.owesLog !== true, now: () => clock.now() },
+    );
+    const telling = setInterval(() => void acknowledgedBucket.tell(), ACKNOWLEDGED_TOLD_MS);
+    stage.onStop('acknowledged totals', async () => {
+      clearInterval(telling);
+      // The turn that is under way may have begun before the last events.
+      await acknowledgedBucket.tell();
+      if (link.connected) await acknowledgedBucket.tell();
+    });
+
     // 4. After the connection was lost, the logs are looked at again: the server may be another one.
     //    With a journal it goes on meanwhile, as long as that takes blocks.
     let logsStand = true;
@@ -192,6 +212,7 @@ runStage({
       batch: new EventBatch(new PathTable(randomInt(2 ** 31))),
       pack,
       measures,
+      acknowledged,
       now: () => turn.now(),
       closedBecause() {
         if (journal !== undefined && journal.unable === null) return null;

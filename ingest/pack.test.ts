@@ -1,11 +1,14 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { decodeBlock, idOf } from '../contract/block.ts';
+import { decodeBlock, idOf, textOf, type Block } from '../contract/block.ts';
 import { EventBatch } from '../contract/event-batch.ts';
 import type { UsageEvent } from '../contract/event.ts';
-import { IdentityHasher, ShardRule } from '../contract/identity.ts';
-import { batchOf, identityOf } from '../test/event-batch.ts';
+import { IdentityHasher, ShardRule, formatIdentity } from '../contract/identity.ts';
+import { batchOf, correctionOf, identityOf } from '../test/event-batch.ts';
 import { Pack, type PackLimits, type Ticket } from './pack.ts';
+import { Admission } from './read/admit.ts';
+import { readBody } from './read/body.ts';
+import { MeterBook } from './tenant/meters.ts';
 
 const KEY = '0f'.repeat(16);
 
@@ -13,6 +16,7 @@ interface Sent {
   readonly shard: number;
   readonly ids: string[];
   readonly bytes: number;
+  readonly block: Block;
   readonly ack: () => void;
   readonly fail: (error: Error) => void;
 }
@@ -32,7 +36,8 @@ function world(shards: number, limits: Partial<PackLimits> = {}) {
           const block = decodeBlock(bytes);
           expect(block.count).toBe(events);
           const ids = Array.from({ length: events }, (_, at) => idOf(block, at));
-          sent.push({ shard, ids, bytes: bytes.length, ack: () => resolve(null), fail: reject });
+          const kept = decodeBlock(new Uint8Array(bytes));
+          sent.push({ shard, ids, bytes: bytes.length, block: kept, ack: () => resolve(null), fail: reject });
         }),
       now: () => 0,
       defer: (run) => void deferred.push(run),
@@ -175,6 +180,73 @@ test('events of tenants that share a batch, one after the other, have their own 
   pack.flush();
   const found = sent.flatMap(({ shard, ids }) => ids.map(() => shard));
   expect(found.sort((a, b) => a - b)).toEqual(expected.sort((a, b) => a - b));
+});
+
+/** The values of one event of a block that are texts, by path. */
+function textsOf(block: Block, event: number): Record<string, string> {
+  const shape = block.shape[event]!;
+  const first = block.shapeStart[shape]!;
+  const texts: Record<string, string> = {};
+  for (let at = first; at < block.shapeStart[shape + 1]!; at++) {
+    const cell = block.cells[block.cellStart[event]! + at - first]!;
+    texts[textOf(block, block.shapeFields[at * 2]!)] = textOf(block, cell);
+  }
+  return texts;
+}
+
+test('a correction goes where its original is, names it by its identity, and has one of its own', () => {
+  const context = {
+    admission: new Admission({ eventAgeDaysMax: 1, eventAheadSecondsMax: 0, batchEventsMax: 1_000 }),
+    meters: new MeterBook(),
+    tenant: 'acme',
+    tenantBytes: Buffer.from('acme'),
+    nowMs: 0,
+  };
+  const [hasher, rule] = [new IdentityHasher(KEY), new ShardRule(7)];
+  const ids = Array.from({ length: 40 }, (_, at) => (at % 3 === 0 ? `e"${at}` : `${'é'.repeat(at)}e${at}`));
+  // Between others, so that a correction is told from its neighbours; the same ids on all three.
+  const events = ids.flatMap((original) => [
+    { id: 'x', source: 's', type: 't', subject: 'c', data: { a: original } },
+    { id: 'x', source: 's', voids: original, data: { a: 'why' } },
+    { id: 'y', source: 's', type: 't', subject: 'c', amends: original },
+  ]);
+  const { pack, sent } = world(7);
+  for (let twice = 0; twice < 2; twice++) {
+    const outcome = readBody(Buffer.from(JSON.stringify(events)), 'json', context, batch);
+    expect(outcome).toMatchObject({ read: true, rejected: [], unmatched: ids.length * 2 });
+    const ticket = pack.begin();
+    for (let event = 0; event < batch.count; event++) pack.add(ticket, batch, event);
+  }
+  pack.flush();
+  const payloads = new Map<string, string>();
+  let corrections = 0;
+  for (const { shard, block } of sent) {
+    for (let event = 0; event < block.count; event++) {
+      const identity = formatIdentity(block.identity, event * 4);
+      const payload = block.payloadHash.subarray(event * 2, event * 2 + 2).join();
+      const texts = textsOf(block, event);
+      const { 'tallyline.voids': voids, 'tallyline.amends': amends, 'tallyline.target': target } = texts;
+      const original = voids ?? amends;
+      if (original === undefined) {
+        expect(rule.of(identityOf(hasher, 'acme', 's', 'x'))).toBe(shard);
+        expect(Object.keys(texts)).toEqual(['a']);
+        continue;
+      }
+      corrections += 1;
+      expect(ids).toContain(original);
+      expect(target).toBe(formatIdentity(identityOf(hasher, 'acme', 's', original)));
+      expect(rule.of(identityOf(hasher, 'acme', 's', original))).toBe(shard);
+      expect(identity).toBe(formatIdentity(correctionOf(hasher, 'acme', 's', original, idOf(block, event))));
+      expect(textOf(block, block.type[event]!)).toBe(voids === undefined ? 't' : 'tallyline.void');
+      expect(texts['a']).toBe(voids === undefined ? undefined : 'why');
+      // Sent again it has the same payload: a duplicate and no conflict.
+      expect(payloads.get(identity) ?? payload).toBe(payload);
+      payloads.set(identity, payload);
+    }
+  }
+  expect(corrections).toBe(ids.length * 4);
+  // The original is part of what is said.
+  expect(new Set(payloads.values()).size).toBe(ids.length * 2);
 });
 
 test('a request is done when all its blocks are settled, and failed when one has failed', async () => {

@@ -13,6 +13,9 @@
  * or failed, at least one. A request is counted once a block it has events in, however many events those
  * are; there is no promise and no record an event.
  *
+ * A correction goes to the shard of its original, whose identity is put into it here, where the key is: the log of that
+ * shard has both, and so their order.
+ *
  * After a failure the events of the block may be in the log or not. The request is told so, nothing is
  * tried again here, and what its other blocks have stored stays: the sender repeats the whole request with
  * the same ids, and identities make that harmless.
@@ -20,7 +23,9 @@
 import { BlockBuilder } from '../contract/block-builder.ts';
 import { BlockMemory } from '../contract/block-memory.ts';
 import { ATTRIBUTES_KEPT, ID, SOURCE, type EventBatch } from '../contract/event-batch.ts';
-import { IdentityHasher, ShardRule } from '../contract/identity.ts';
+import { IdentityHasher, ShardRule, formatIdentity } from '../contract/identity.ts';
+
+const ascii = new TextEncoder();
 
 export interface PackLimits {
   readonly blockEventsMax: number;
@@ -101,13 +106,10 @@ export class Pack {
 
   /** Copies the event in. */
   add(ticket: Ticket, batch: EventBatch, event: number): void {
-    const { view, start, end } = batch;
-    const source = event * ATTRIBUTES_KEPT + SOURCE;
-    const id = event * ATTRIBUTES_KEPT + ID;
     const identity = this.#identity;
     this.#hasher.turnTo(batch.tenant);
-    this.#hasher.hash(view, start[source]!, end[source]!, start[id]!, end[id]!, identity);
-    const shard = this.#shards[this.#rule.of(identity)]!;
+    const isCorrection = batch.corrections > 0 && batch.corrects[event] === 1;
+    const shard = this.#shards[isCorrection ? this.#correct(batch, event) : this.#identify(batch, event)]!;
     const { builder } = shard;
     builder.add(batch, event, identity);
     if (shard.newest !== ticket) {
@@ -124,6 +126,31 @@ export class Pack {
       shard.touched = true;
       if (this.#touched.push(shard) === 1) this.#port.defer(() => this.#endTurn());
     }
+  }
+
+  /** Sets the identity of the event and returns its shard. */
+  #identify({ view, start, end }: EventBatch, event: number): number {
+    const source = event * ATTRIBUTES_KEPT + SOURCE;
+    const id = event * ATTRIBUTES_KEPT + ID;
+    const identity = this.#identity;
+    this.#hasher.hash(view, start[source]!, end[source]!, start[id]!, end[id]!, identity);
+    return this.#rule.of(identity);
+  }
+
+  /** The same for a correction. Writes the identity of its original into the last of its fields. */
+  #correct(batch: EventBatch, event: number): number {
+    const { view, start, end, textStart, textEnd } = batch;
+    const source = event * ATTRIBUTES_KEPT + SOURCE;
+    const id = event * ATTRIBUTES_KEPT + ID;
+    const [from, to] = [start[source]!, end[source]!];
+    const target = batch.fieldStart[event + 1]! - 1;
+    const [originalStart, originalEnd] = [textStart[target - 1]!, textEnd[target - 1]!];
+    const identity = this.#identity;
+    this.#hasher.hash(view, from, to, originalStart, originalEnd, identity);
+    const shard = this.#rule.of(identity);
+    batch.bytes.set(ascii.encode(formatIdentity(identity)), textStart[target]!);
+    this.#hasher.hashCorrection(view, from, to, originalStart, originalEnd, start[id]!, end[id]!, identity);
+    return shard;
   }
 
   /**

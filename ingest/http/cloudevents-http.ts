@@ -17,7 +17,16 @@ import { REJECTIONS, type EdgeRejectionCode, type RejectedEvent } from '../../co
 
 /** Where an attribute is a header field of its own: `ce-` and its name. */
 export const ATTRIBUTE_PREFIX = 'ce-';
-const ATTRIBUTES: ReadonlySet<string> = new Set(['specversion', 'id', 'source', 'type', 'subject', 'time']);
+const ATTRIBUTES: ReadonlySet<string> = new Set([
+  'specversion',
+  'id',
+  'source',
+  'type',
+  'subject',
+  'time',
+  'voids',
+  'amends',
+]);
 const NOT_ENCODED = 'The value must be percent-encoded UTF-8, in printable ASCII.';
 
 export type BinaryHead =

@@ -3,6 +3,7 @@
  * EVENT_LIMITS, FIELD_LIMITS, REJECTIONS, EDGE_PROBLEMS. What a schema cannot say (bytes of UTF-8, exactness of
  * numbers, a repeated key, the accepted window) its descriptions do, and the codes of the rejections.
  */
+import { RESERVED_PREFIX, TYPE_VOID } from '../../contract/corrections.ts';
 import { EVENT_LIMITS } from '../../contract/event.ts';
 import { FIELD_LIMITS } from '../../contract/fields.ts';
 import { REJECTIONS, type EdgeRejectionCode } from '../../contract/rejections.ts';
@@ -34,12 +35,18 @@ const INSTANT = `^${DATE}[Tt ]${CLOCK}([Zz]|[+-]([01]\\d|2[0-3]):[0-5]\\d)$`;
 const JSON_SUBTYPE = `${anyCase('json')}\\s*(;|$)`;
 const JSON_TYPE = `^\\s*(${anyCase('application')}|${anyCase('text')})/${JSON_SUBTYPE}|^\\s*[^\\s;/]+/[^\\s;/]+\\+${JSON_SUBTYPE}`;
 
-const text = (bytes: number, description: string): Schema => ({
+const text = (bytes: number, description: string, start = ''): Schema => ({
   type: 'string',
   minLength: 1,
   maxLength: bytes,
-  pattern: `^${PLAIN}*$`,
+  pattern: `^${start}${PLAIN}*$`,
   description: `${description} At most ${bytes} bytes of UTF-8.`,
+});
+
+/** The same, where null means that it is absent. */
+const nullable = (bytes: number, description: string): Schema => ({
+  ...text(bytes, description),
+  type: ['string', 'null'],
 });
 
 /** The same, where absent, null and '' mean the same. */
@@ -56,8 +63,16 @@ export function wireSchemas(limits: AdmitLimits): Readonly<Record<string, Schema
       'Yours. With the tenant and the source it is the identity of the event: sending it again counts once.',
     ),
     source: optional(EVENT_LIMITS.sourceBytes, 'Where the event comes from; part of its identity.'),
-    type: text(EVENT_LIMITS.typeBytes, 'Which meters it is for.'),
-    subject: text(EVENT_LIMITS.subjectBytes, 'Whose usage it is.'),
+    voids: nullable(
+      EVENT_LIMITS.idBytes,
+      'The id of another event of the same source, which counts no more. It makes this event a void.',
+    ),
+    amends: nullable(
+      EVENT_LIMITS.idBytes,
+      'The id of another event of the same source, in whose place this one counts.',
+    ),
+    type: optional(EVENT_LIMITS.typeBytes, 'Which meters it is for. A void has none.'),
+    subject: optional(EVENT_LIMITS.subjectBytes, 'Whose usage it is. A void needs none.'),
     time: {
       type: ['string', 'null'],
       format: 'date-time',
@@ -67,6 +82,29 @@ export function wireSchemas(limits: AdmitLimits): Readonly<Record<string, Schema
     data: { anyOf: [ref('Data'), { type: 'null' }] },
     data_base64: { type: 'null' },
   };
+  /** What an event that is a void may lack, another may not. */
+  const kinds = [
+    {
+      required: ['type', 'subject'],
+      properties: {
+        voids: { type: 'null' },
+        type: text(
+          EVENT_LIMITS.typeBytes,
+          `Which meters it is for. Those that begin with ${RESERVED_PREFIX}. are reserved.`,
+          `(?!${RESERVED_PREFIX}\\.)`,
+        ),
+        subject: text(EVENT_LIMITS.subjectBytes, 'Whose usage it is.'),
+      },
+    },
+    {
+      required: ['voids'],
+      properties: {
+        voids: { type: 'string' },
+        amends: { type: 'null' },
+        type: { enum: [TYPE_VOID, '', null] },
+      },
+    },
+  ];
   const withVersion = {
     ...attributes,
     specversion: { const: '1.0' },
@@ -79,17 +117,19 @@ export function wireSchemas(limits: AdmitLimits): Readonly<Record<string, Schema
   return {
     Event: {
       type: 'object',
-      required: ['id', 'type', 'subject'],
+      required: ['id'],
       properties: { ...attributes, specversion: { type: 'null' } },
       additionalProperties: false,
+      anyOf: kinds,
       description: `An event. All of it together, each number as 8, is at most ${EVENT_BYTES_MAX} bytes.`,
     },
     EventWithExtensions: {
       type: 'object',
-      required: ['specversion', 'id', 'type', 'subject'],
+      required: ['specversion', 'id'],
       properties: withVersion,
       patternProperties: { '^[a-z0-9]+$': {} },
       additionalProperties: false,
+      anyOf: kinds,
       allOf: [{ patternProperties: { [extensionName(Object.keys(withVersion))]: extension } }],
       description: 'An event that says that it is a CloudEvent: extension attributes are let through.',
     },
@@ -97,16 +137,20 @@ export function wireSchemas(limits: AdmitLimits): Readonly<Record<string, Schema
       allOf: [
         ref('EventWithExtensions'),
         {
-          required: ['source'],
-          properties: { source: text(EVENT_LIMITS.sourceBytes, 'Required by CloudEvents.') },
+          required: ['source', 'type'],
+          properties: {
+            source: text(EVENT_LIMITS.sourceBytes, 'Required by CloudEvents.'),
+            type: text(EVENT_LIMITS.typeBytes, `Required by CloudEvents; of a void it is ${TYPE_VOID}.`),
+          },
         },
       ],
       description: 'An event with all attributes that CloudEvents 1.0 requires.',
     },
     Data: {
       type: 'object',
+      propertyNames: { not: { pattern: `^${RESERVED_PREFIX}($|\\.)` } },
       additionalProperties: ref('Value'),
-      description: `Nested objects are read as dotted paths: ${FIELD_LIMITS.fieldsMax} fields, ${FIELD_LIMITS.depthMax} levels, ${FIELD_LIMITS.pathLengthMax} bytes a path at most. No key may stand twice in an object.`,
+      description: `Keys that are ${RESERVED_PREFIX}, or begin with it and a dot, are reserved. Nested objects are read as dotted paths: ${FIELD_LIMITS.fieldsMax} fields, ${FIELD_LIMITS.depthMax} levels, ${FIELD_LIMITS.pathLengthMax} bytes a path at most. No key may stand twice in an object.`,
     },
     Value: {
       anyOf: [
@@ -118,7 +162,7 @@ export function wireSchemas(limits: AdmitLimits): Readonly<Record<string, Schema
         },
         { type: ['boolean', 'null'] },
         { type: 'array' },
-        ref('Data'),
+        { type: 'object', additionalProperties: ref('Value') },
       ],
     },
     Rejected: {

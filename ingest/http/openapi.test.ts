@@ -132,6 +132,36 @@ describe('events', () => {
       ' 2026-11-21T08:30:00Z',
     ].map((time) => [`the time "${time}"`, { ...sound, time }] as const),
     ['a number for a time', { ...sound, time: 1_795_000_000 }],
+    ['a void', { id: 'v', source: 's', type: 'tallyline.void', voids: 'a' }],
+    ['a void without a type', { id: 'v', source: 's', voids: 'a' }],
+    ['a void without an id', { source: 's', type: 'tallyline.void', voids: 'a' }],
+    ['a void with a null type', { id: 'v', voids: 'a', type: null, subject: '' }],
+    ['a void with an empty type', { id: 'v', voids: 'a', type: '' }],
+    ['a void with another type', { id: 'v', voids: 'a', type: 't' }],
+    ['a void with data', { id: 'v', source: 's', type: 'tallyline.void', voids: 'a', data: { why: 'test' } }],
+    ['a void of nothing', { id: 'v', voids: '', type: 'tallyline.void' }],
+    ['a null void', { ...sound, voids: null }],
+    ['a void of an id that is too long', { id: 'v', voids: 'x'.repeat(EVENT_LIMITS.idBytes + 1) }],
+    ['a void of the longest id', { id: 'v', voids: 'x'.repeat(EVENT_LIMITS.idBytes) }],
+    ['a void of a number', { id: 'v', voids: 7 }],
+    ['the type of a void alone', { ...sound, type: 'tallyline.void' }],
+    ['an amendment', { ...sound, amends: 'a' }],
+    ['an amendment that is a CloudEvent', { ...sound, specversion: '1.0', amends: 'a' }],
+    ['a void that is a CloudEvent', { specversion: '1.0', id: 'v', source: 's', voids: 'a', type: null }],
+    [
+      'a typed void that is a CloudEvent',
+      { specversion: '1.0', id: 'v', source: 's', voids: 'a', type: 'tallyline.void', ext: 1 },
+    ],
+    ['an amendment without a type', { ...sound, amends: 'a', type: undefined }],
+    ['an amendment without a subject', { ...sound, amends: 'a', subject: '' }],
+    ['an amendment of nothing', { ...sound, amends: '' }],
+    ['a null amendment', { ...sound, amends: null }],
+    ['both', { ...sound, amends: 'a', voids: 'a' }],
+    ['a reserved type', { ...sound, type: 'tallyline.' }],
+    ['one that is none', { ...sound, type: 'tallyline' }],
+    ['a reserved key', { ...sound, data: { tallyline: {} } }],
+    ['a reserved path', { ...sound, data: { 'tallyline.x': 1 } }],
+    ['keys that are none', { ...sound, data: { tallyline2: 1, a: { tallyline: { x: 1 } } } }],
   ];
 
   for (const format of ['json', 'cloudevents'] as const) {
@@ -149,6 +179,7 @@ describe('events', () => {
       fc.boolean(),
       fc.array(fc.string(), { maxLength: 2 }),
     );
+    const reserved = fc.constantFrom('tallyline', 'tallyline.void', 'tallyline.x');
     const words = fc.oneof(
       { weight: 8, arbitrary: fc.string({ minLength: 1, maxLength: 20 }) },
       fc.string({ unit: 'grapheme', minLength: 1, maxLength: 20 }),
@@ -168,10 +199,16 @@ describe('events', () => {
       {
         id: words,
         source: words,
-        type: words,
+        type: fc.oneof({ weight: 4, arbitrary: words }, reserved),
         subject: words,
+        voids: fc.oneof({ weight: 9, arbitrary: fc.constant(null) }, words),
+        amends: fc.oneof({ weight: 9, arbitrary: fc.constant(null) }, words),
         time,
-        data: fc.oneof({ weight: 3, arbitrary: fc.dictionary(fc.string(), fc.jsonValue()) }, fc.jsonValue()),
+        data: fc.oneof(
+          { weight: 6, arbitrary: fc.dictionary(fc.string(), fc.jsonValue()) },
+          { weight: 2, arbitrary: fc.jsonValue() },
+          fc.dictionary(reserved, fc.jsonValue()),
+        ),
         specversion: fc.constantFrom('1.0', '1.0', '1.0', '0.3', null),
         datacontenttype: fc.oneof(
           fc.constantFrom('application/json', 'text/json; a', 'x/y+json', 'text/plain', null),
@@ -182,13 +219,15 @@ describe('events', () => {
         trace1: fc.oneof(words, fc.object()),
         Trace: words,
       },
-      { requiredKeys: ['id', 'type', 'subject'] },
+      { requiredKeys: ['id'] },
     );
     // Most events must be sound but for one thing or none, or their faults hide each other.
     const nearlySound = fc
       .tuple(
         event,
-        fc.subarray(['id', 'source', 'type', 'subject', 'time', 'specversion', 'data'], { maxLength: 1 }),
+        fc.subarray(['id', 'source', 'type', 'subject', 'time', 'specversion', 'data', 'voids', 'amends'], {
+          maxLength: 2,
+        }),
       )
       .map(([drawn, names]) => {
         const mixed: Record<string, unknown> = {

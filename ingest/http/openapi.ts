@@ -141,7 +141,8 @@ export function openapi(limits: OpenApiLimits): Schema {
 const EVENTS =
   'One event or many. Good events are accepted whatever their neighbours are. In binary mode (header field ' +
   'ce-specversion) the attributes of one CloudEvent are header fields, percent-encoded, and the body is its data; ' +
-  'the Content-Type is that of data and must be JSON.';
+  'the Content-Type is that of data and must be JSON. An event with voids takes another event out of what counts, one ' +
+  'with amends counts in its place: whatever names the same original, the last one in the log holds.';
 const OPENMETER =
   'The same under the address, and with the answers, that clients of OpenMeter expect: 204 when all events are ' +
   'accepted. When some are rejected the answer is 400 with the list, and the others are stored none the less: they ' +
@@ -160,7 +161,7 @@ function parameters(): Schema[] {
   return [
     header('Content-Encoding', 'How the body is compressed, once at most.', { enum: Object.keys(ENCODINGS) }),
     header('ce-specversion', 'Makes it the binary mode of CloudEvents.', { const: '1.0' }),
-    ...['id', 'source', 'type', 'subject', 'time'].map(attribute),
+    ...['id', 'source', 'type', 'subject', 'time', 'voids', 'amends'].map(attribute),
   ];
 }
 

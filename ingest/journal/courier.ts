@@ -141,6 +141,12 @@ export class Courier implements DeliveryOwner {
     this.#wake();
   }
 
+  /** Whether something that was promised may be in the journal alone. */
+  get owesLog(): boolean {
+    const { index } = this.#o.journal;
+    return this.#shards.some(({ standing }) => !standing.takes || index.waitingOf(standing.shard) > 0);
+  }
+
   /** An entry of the bucket of watermarks; null when it was deleted. */
   onWatermark(shard: number, record: WatermarkRecord | null): void {
     this.#shards[shard]?.releases.onRecord(record);

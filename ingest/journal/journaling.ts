@@ -4,6 +4,7 @@ import { parseWatermarkRecord } from '../../contract/notice.ts';
 import { BUCKET_WATERMARKS, streamName, streamSubject } from '../../contract/subjects.ts';
 import type { Stage } from '../../runtime/lifecycle.ts';
 import { jetStreamCode, openKeyValue, type NatsLink, type PublishPipeline } from '../../runtime/nats.ts';
+import { contradictionOf } from '../../runtime/stream-state.ts';
 import { Courier } from './courier.ts';
 import { JournalFolder } from './journal-disk.ts';
 import { journalMeasures, type JournalMeasures } from './journal-measures.ts';
@@ -73,6 +74,8 @@ export async function startCourier(
   link: NatsLink,
   pipeline: PublishPipeline,
 ): Promise<Courier> {
+  /** Shards of which it was said. */
+  const contradicting = new Set<number>();
   const courier = new Courier({
     journal,
     shards: config.shards,
@@ -83,8 +86,23 @@ export async function startCourier(
     publish: (shard, block) => pipeline.publish(streamSubject(shard), block),
     full: () => pipeline.full(),
     async messageAt(shard, sequence) {
+      const stream = streamName(shard);
+      // A log that gives sequences to new messages while older ones have them answers with the older ones. An
+      // aggregator that began to read it before anybody noticed would vouch for sequences, and mean those: blocks of
+      // ours would be released that nobody has counted.
+      const contradiction = contradictionOf(stream, (await link.jsm.streams.info(stream)).state);
+      if (contradiction === null) contradicting.delete(shard);
+      else {
+        if (!contradicting.has(shard))
+          stage.log.error(
+            { shard },
+            `${contradiction}; blocks stay in the edge journal until it is replaced`,
+          );
+        contradicting.add(shard);
+        throw new Error(contradiction);
+      }
       try {
-        return (await link.jsm.streams.getMessage(streamName(shard), { seq: sequence })).data;
+        return (await link.jsm.streams.getMessage(stream, { seq: sequence })).data;
       } catch (error) {
         if (jetStreamCode(error) === NO_MESSAGE_FOUND) return null;
         throw error;

@@ -48,6 +48,11 @@ const fields = (count: number): string => Array.from({ length: count }, (_, n) =
 const envelope = (more: Readonly<Record<string, string>> = {}): string =>
   like({ specversion: '"1.0"', ...more });
 
+const amend = (fields: Readonly<Record<string, string | null>>): string =>
+  like({ amends: '"e-0"', ...fields });
+const theVoid = (fields: Readonly<Record<string, string | null>>): string =>
+  like({ type: null, subject: null, voids: '"e-0"', ...fields });
+
 // A code, a refused event, what its message names, and a neighbour that is admitted.
 type Case = readonly [code: string, refused: string, named: string, neighbour: string];
 const CASES: readonly Case[] = [
@@ -216,6 +221,48 @@ const CASES: readonly Case[] = [
   ['number_not_exact', data('"n":-9007199254740993'), 'data.n', data('"n":-9007199254740991')],
   ['number_not_exact', data('"n":1e400'), 'data.n', data('"n":0e400')],
   ['number_not_exact', data('"n":0.10000000000000000555'), 'data.n', data('"n":0.10000000000000000000')],
+  ['type_reserved', like({ type: '"tallyline.x"' }), 'type', like({ type: '"tallyline"' })],
+  [
+    'type_reserved',
+    like({ type: '"tallyline.void"' }),
+    'type',
+    like({ type: '"tallyline.void"', voids: '"e"' }),
+  ],
+  ['type_reserved', amend({ type: '"tallyline.void"' }), 'type', amend({})],
+  ['type_reserved', like({ type: '"\\u0074allyline."' }), 'type', like({ type: '"Tallyline."' })],
+  ['void_has_type', like({ voids: '"e-0"' }), 'type', theVoid({ type: '"tallyline.void"' })],
+  ['void_has_type', theVoid({ type: '"tallyline.amend"' }), 'type', theVoid({ type: '""' })],
+  ['correction_ambiguous', amend({ voids: '"e-0"' }), 'amends', amend({ voids: 'null' })],
+  ['correction_ambiguous', theVoid({ amends: '"e-1"' }), 'amends', theVoid({ amends: 'null' })],
+  ['field_missing', theVoid({ voids: '""' }), 'voids', theVoid({ subject: '""', data: 'null' })],
+  ['field_missing', amend({ amends: '""' }), 'amends', amend({ data: null })],
+  ['field_missing', amend({ subject: null }), 'subject', theVoid({})],
+  ['field_missing', amend({ type: null }), 'type', theVoid({ type: 'null' })],
+  ['field_missing', theVoid({ id: null }), 'id', theVoid({ source: null })],
+  ['field_not_text', theVoid({ voids: '7' }), 'voids', theVoid({ voids: '"7"' })],
+  ['field_not_text', amend({ amends: '["e-0"]' }), 'amends', amend({ amends: '"[]"' })],
+  ['field_not_text', theVoid({ subject: '7' }), 'subject', theVoid({ subject: '"7"' })],
+  [
+    'field_too_long',
+    theVoid({ voids: quoted('x'.repeat(257)) }),
+    'voids',
+    theVoid({ voids: quoted('x'.repeat(256)) }),
+  ],
+  [
+    'field_too_long',
+    amend({ amends: quoted('ü'.repeat(129)) }),
+    'amends',
+    amend({ amends: quoted('ü'.repeat(128)) }),
+  ],
+  ['text_not_unicode', theVoid({ voids: '"\\ud800"' }), 'voids', theVoid({ voids: '"\\ud83d\\ude00"' })],
+  ['text_has_control', amend({ amends: '"a\\nb"' }), 'amends', amend({ amends: '"a b"' })],
+  ['key_repeated', theVoid({}).replace('{', '{"voids":"e-0",'), 'voids', theVoid({})],
+  ['key_repeated', amend({}).replace('{', '{"amends":null,'), 'amends', amend({})],
+  ['data_path_reserved', data('"tallyline":1'), 'data.tallyline', data('"tallyline2":1')],
+  ['data_path_reserved', data('"tallyline":{"voids":"e"}'), 'data.tallyline', data('"a":{"tallyline":1}')],
+  ['data_path_reserved', data('"tallyline.target":"x"'), 'data.tallyline.target', data('"tally.line":1')],
+  ['data_path_reserved', data('"t\\u0061llyline":{}'), 'data.t', data('"l":[{"tallyline":1}]')],
+  ['data_path_reserved', amend({ data: '{"tallyline.amends":"e"}' }), 'data.tallyline.amends', amend({})],
   // 26 bytes are id, source, type and subject, 4 the path.
   [
     'event_too_large',
@@ -288,6 +335,8 @@ test('one fault an event is told, in an order that does not depend on where it s
     ['specversion', '"2"', 'specversion_unknown'],
     ['id', '7', 'field_not_text'],
     ['source', '"\\n"', 'text_has_control'],
+    ['voids', '7', 'field_not_text'],
+    ['amends', '"\\ud800"', 'text_not_unicode'],
     ['type', '""', 'field_missing'],
     ['subject', '"\\ud800"', 'text_not_unicode'],
     ['time', '"x"', 'time_not_rfc3339'],
@@ -342,6 +391,67 @@ test('an admitted event says what was sent; what it lacks is filled in', () => {
   expect(batch.tenant).toEqual(Buffer.from('acme'));
   read('{"id":"e-2","type":"t","subject":"s"}');
   expect(eventsOf(batch)).toMatchObject([{ source: '', timeMs: NOW, timeGiven: false, fields: [] }]);
+});
+
+test('a correction is the event that it is in the log: with the original behind what was sent', () => {
+  const target = { path: 'tallyline.target', text: '\0'.repeat(36) };
+  read(`[${theVoid({})},${amend({ data: null })},${like({})}]`);
+  expect(eventsOf(batch)).toEqual([
+    {
+      id: 'e-1',
+      source: 'gateway',
+      type: 'tallyline.void',
+      subject: '',
+      timeMs: NOW,
+      timeGiven: false,
+      fields: [{ path: 'tokens', number: [12, 0] }, { path: 'tallyline.voids', text: 'e-0' }, target],
+    },
+    {
+      id: 'e-1',
+      source: 'gateway',
+      type: 'llm.request',
+      subject: 'cus_1',
+      timeMs: NOW,
+      timeGiven: false,
+      fields: [{ path: 'tallyline.amends', text: 'e-0' }, target],
+    },
+    expect.objectContaining({ fields: [{ path: 'tokens', number: [12, 0] }] }),
+  ]);
+  expect([batch.corrections, ...batch.corrects.subarray(0, 3)]).toEqual([2, 1, 1, 0]);
+  // A correction that is refused, and the next body, leave nothing behind.
+  read(`[${theVoid({ id: '7' })},${like({})},${amend({ data: '[]' })},${like({})}]`);
+  expect([batch.count, batch.corrections, ...batch.corrects.subarray(0, 4)]).toEqual([2, 0, 0, 0, 0, 0]);
+});
+
+test('corrections are told from their neighbours in a body of any size', () => {
+  const isCorrection = (at: number): boolean => at % 7 === 3 || (at > 1_000 && at < 1_100);
+  const events = Array.from({ length: 3_000 }, (_, at) =>
+    isCorrection(at) ? theVoid({ id: `"e${at}"`, voids: `"o${at}"` }) : like({ id: `"e${at}"` }),
+  );
+  expect(read(`[${events.join(',')}]`, 'json', { ...LIMITS, batchEventsMax: 3_000 })).toEqual([]);
+  const expected = events.map((_, at) => (isCorrection(at) ? 1 : 0));
+  expect([...batch.corrects.subarray(0, batch.count)]).toEqual(expected);
+  expect(batch.corrections).toBe(expected.filter((one) => one === 1).length);
+  for (const [at, { id, fields: kept }] of eventsOf(batch).entries()) {
+    expect(id).toBe(`e${at}`);
+    if (isCorrection(at)) expect(kept[1]).toEqual({ path: 'tallyline.voids', text: `o${at}` });
+    else expect(kept).toHaveLength(1);
+  }
+  read(like({}));
+  expect([batch.corrections, ...batch.corrects.subarray(0, 3_000)].some((one) => one !== 0)).toBe(false);
+});
+
+test('the reserved fields stand beside the limits of what is sent', () => {
+  expect(read(theVoid({ data: `{${fields(64)}}` }))).toEqual([]);
+  expect(eventsOf(batch)[0]!.fields).toHaveLength(66);
+  expect(read(theVoid({ data: `{${fields(65)}}` }))).toMatchObject([{ code: 'data_too_many_fields' }]);
+});
+
+test('a CloudEvent has a type, also when it is a void', () => {
+  const cloud = (type: string | null): string => theVoid({ specversion: '"1.0"', type });
+  expect(read(cloud('"tallyline.void"'), 'cloudevents')).toEqual([]);
+  expect(read(cloud(null), 'cloudevents')).toMatchObject([{ code: 'field_missing' }]);
+  expect(read(cloud(null), 'json')).toEqual([]);
 });
 
 test('what an extension says is not kept', () => {

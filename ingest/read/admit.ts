@@ -3,16 +3,20 @@
  * into a Draft and its `data` into the draft part of an EventBatch; here is decided whether it is admitted.
  *
  * One fault an event is told, and which one does not depend on the format: that it is no object; specversion; id,
- * source, type, subject and time in this order; a field that is not known; data that is not JSON; the first fault
- * met in reading (repeated keys, and everything about `data`); its size.
+ * source, voids, amends, type, subject and time in this order; a field that is not known; data that is not JSON; the
+ * first fault met in reading (repeated keys, and everything about `data`); its size.
+ *
+ * A correction is an event that names another one. What tells it in the log comes behind it (correction.ts), beside
+ * these limits.
  */
 import { ID, SOURCE, SUBJECT, TYPE, ATTRIBUTES_KEPT, type EventBatch } from '../../contract/event-batch.ts';
 import { EVENT_LIMITS } from '../../contract/event.ts';
 import { FIELD_LIMITS, FIELD_NUMBER } from '../../contract/fields.ts';
 import { REJECTIONS, type EdgeRejectionCode } from '../../contract/rejections.ts';
 import { DAY_MS } from '../../contract/window.ts';
-import { ABSENT, BROKEN, OTHER, TEXT, TIME, shortened, type Draft } from './draft.ts';
+import { ABSENT, AMENDS, BROKEN, OTHER, TEXT, TIME, VOIDS, shortened, type Draft } from './draft.ts';
 import { InstantReader } from './instant.ts';
+import { isReservedType, isVoidType } from './reserved.ts';
 
 /** What the edge takes, from its config; the shape of an event itself has its limits in contract/. */
 export interface AdmitLimits {
@@ -31,12 +35,16 @@ const NUMBER_BYTES = 8;
 /** What a field can add to the bytes that were read for an event: a nested path repeats its beginning. */
 const FIELD_BYTES_ADDED_MAX = FIELD_LIMITS.pathLengthMax + NUMBER_BYTES;
 
-const NAMES = ['id', 'source', 'type', 'subject'] as const;
+// By attribute. The time is no text here.
+const NAMES = ['id', 'source', 'type', 'subject', 'time', 'voids', 'amends'] as const;
 const BYTES_MAX = [
   EVENT_LIMITS.idBytes,
   EVENT_LIMITS.sourceBytes,
   EVENT_LIMITS.typeBytes,
   EVENT_LIMITS.subjectBytes,
+  0,
+  EVENT_LIMITS.idBytes,
+  EVENT_LIMITS.idBytes,
 ] as const;
 
 export class Admission {
@@ -67,12 +75,15 @@ export class Admission {
     const { specversion } = draft;
     if (specversion === 'other') return this.#refuse('specversion_unknown', '');
     if (requireSpecversion && specversion === 'absent') return this.#refuse('field_missing', 'specversion');
-    let fault: EdgeRejectionCode | null = null;
-    if (!this.#usual(batch, draft)) {
+    let fault: EdgeRejectionCode | null;
+    if (draft.corrects) fault = this.#correction(batch, draft, requireSpecversion);
+    else if (this.#usual(batch, draft)) fault = this.#type(batch, draft);
+    else {
       fault =
         this.#text(batch, draft, ID, false) ??
         this.#text(batch, draft, SOURCE, !requireSpecversion) ??
         this.#text(batch, draft, TYPE, false) ??
+        this.#type(batch, draft) ??
         this.#text(batch, draft, SUBJECT, false);
     }
     fault ??= this.#time(batch, draft, nowMs);
@@ -112,14 +123,54 @@ export class Admission {
     return true;
   }
 
+  #correction(batch: EventBatch, draft: Draft, requireSpecversion: boolean): EdgeRejectionCode | null {
+    const isVoid = draft.kind[VOIDS] !== ABSENT;
+    const isAmend = draft.kind[AMENDS] !== ABSENT;
+    return (
+      this.#text(batch, draft, ID, false) ??
+      this.#text(batch, draft, SOURCE, !requireSpecversion) ??
+      (isVoid ? this.#textFault(batch, draft, VOIDS, false) : null) ??
+      (isAmend ? this.#textFault(batch, draft, AMENDS, false) : null) ??
+      (isVoid && isAmend ? this.#refuse('correction_ambiguous', NAMES[AMENDS]) : null) ??
+      this.#text(batch, draft, TYPE, isVoid && !requireSpecversion) ??
+      (isVoid ? this.#typeOfVoid(batch, draft) : this.#type(batch, draft)) ??
+      this.#text(batch, draft, SUBJECT, isVoid)
+    );
+  }
+
+  /** Of a type that is a text and has no fault as such. */
+  #type(batch: EventBatch, draft: Draft): EdgeRejectionCode | null {
+    if (!isReservedType(batch.view, draft.start[TYPE]!, draft.end[TYPE]!)) return null;
+    return this.#refuse('type_reserved', NAMES[TYPE]);
+  }
+
+  /** The same of a void, which may have none. */
+  #typeOfVoid(batch: EventBatch, draft: Draft): EdgeRejectionCode | null {
+    if (draft.kind[TYPE] === ABSENT) return null;
+    const start = draft.start[TYPE]!;
+    const end = draft.end[TYPE]!;
+    if (start === end || isVoidType(batch.view, start, end)) return null;
+    return this.#refuse('void_has_type', NAMES[TYPE]);
+  }
+
   #text(batch: EventBatch, draft: Draft, attribute: number, optional: boolean): EdgeRejectionCode | null {
-    const kind = draft.kind[attribute];
+    const isText = draft.kind[attribute] === TEXT;
     const column = batch.count * ATTRIBUTES_KEPT + attribute;
+    batch.start[column] = isText ? draft.start[attribute]! : 0;
+    batch.end[column] = isText ? draft.end[attribute]! : 0;
+    return this.#textFault(batch, draft, attribute, optional);
+  }
+
+  #textFault(
+    batch: EventBatch,
+    draft: Draft,
+    attribute: number,
+    optional: boolean,
+  ): EdgeRejectionCode | null {
+    const kind = draft.kind[attribute];
     if (kind === TEXT) {
       const start = draft.start[attribute]!;
       const end = draft.end[attribute]!;
-      batch.start[column] = start;
-      batch.end[column] = end;
       const length = end - start;
       if (length > BYTES_MAX[attribute]!) return this.#refuse('field_too_long', NAMES[attribute]!);
       if (length > 0) {
@@ -127,8 +178,6 @@ export class Admission {
         return this.#refuse('text_has_control', NAMES[attribute]!);
       }
     } else {
-      batch.start[column] = 0;
-      batch.end[column] = 0;
       if (kind === OTHER) return this.#refuse('field_not_text', NAMES[attribute]!);
       if (kind === BROKEN) return this.#refuse('text_not_unicode', NAMES[attribute]!);
     }

@@ -90,6 +90,30 @@ test('what a meter needs and an event lacks is said with the other refusals', ()
   expect(first?.message).toMatch(/^data\.n.*: The event lacks the value/);
 });
 
+test('an amendment needs what the meters of its type need; a void needs nothing, and no meter is missing for it', () => {
+  const meters = new MeterBook();
+  const meter = { key: 'n', eventType: 'metered', aggregation: 'sum', valueProperty: 'n', groupBy: [] };
+  expect(meters.set('acme.n', JSON.stringify({ tenant: 'acme', meter }))).toBe(true);
+  const body = JSON.stringify([
+    { id: 'a', type: 'metered', subject: 's', amends: 'o', data: { m: 1 } },
+    { id: 'b', type: 'metered', subject: 's', amends: 'o', data: { n: 1 } },
+    { id: 'c', voids: 'o' },
+    { id: 'd', type: 'other', subject: 's', amends: 'o' },
+  ]);
+  const { ids, outcome } = run(body, 'json', contextOf(5, meters));
+  expect(ids).toEqual(['b', 'c', 'd']);
+  expect(outcome).toMatchObject({
+    unmatched: 1,
+    rejected: [{ index: 0, id: 'a', code: 'meter_value_missing' }],
+  });
+  // What was refused leaves nothing behind: the reserved fields belong to those that were taken.
+  expect(eventsOf(batch).map(({ fields }) => fields.map(({ path }) => path))).toEqual([
+    ['n', 'tallyline.amends', 'tallyline.target'],
+    ['tallyline.voids', 'tallyline.target'],
+    ['tallyline.amends', 'tallyline.target'],
+  ]);
+});
+
 describe('a body that is no JSON is refused with the place of the fault', () => {
   test.each([
     ['{"id": }', 'byte 7'],

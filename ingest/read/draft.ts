@@ -9,7 +9,10 @@ import type { EdgeRejectionCode } from '../../contract/rejections.ts';
 
 /** Beside ID, SOURCE, TYPE and SUBJECT of contract/event-batch.ts. */
 export const TIME = 4;
-export const ATTRIBUTES_READ = 5;
+/** The id of another event that this one takes out, or takes the place of. */
+export const VOIDS = 5;
+export const AMENDS = 6;
+export const ATTRIBUTES_READ = 7;
 
 /** Nothing stood there, or null. */
 export const ABSENT = 0;
@@ -27,7 +30,7 @@ export class Draft {
   /** False: the event is a number, a text, an array, ...; then nothing else of this means anything. */
   isObject = true;
 
-  // By attribute: ID, SOURCE, TYPE, SUBJECT, TIME.
+  // By attribute: ID, SOURCE, TYPE, SUBJECT, TIME, VOIDS, AMENDS.
   readonly kind = new Uint8Array(ATTRIBUTES_READ);
   readonly start = new Uint32Array(ATTRIBUTES_READ);
   readonly end = new Uint32Array(ATTRIBUTES_READ);
@@ -36,6 +39,9 @@ export class Draft {
    * again. A reader that does not know leaves the 0 of `setText`.
    */
   readonly plain = new Uint8Array(ATTRIBUTES_READ);
+
+  /** VOIDS or AMENDS is not absent. */
+  corrects = false;
 
   specversion: 'absent' | '1.0' | 'other' = 'absent';
   /** data_base64, or a datacontenttype that is not JSON: `data` is not for us to read. */
@@ -70,6 +76,11 @@ export class Draft {
     kind[SUBJECT] = ABSENT;
     kind[TIME] = ABSENT;
     this.isObject = true;
+    if (this.corrects) {
+      kind[VOIDS] = ABSENT;
+      kind[AMENDS] = ABSENT;
+      this.corrects = false;
+    }
     if (this.specversion !== 'absent') this.specversion = 'absent';
     this.hasForeignData = false;
     this.hasUnknownField = false;

@@ -30,6 +30,7 @@ import {
   ROW_SHIFT,
   SEEN,
 } from './json-places.ts';
+import { isReservedKey } from './reserved.ts';
 import { plainEnd, type JsonText } from './json-text.ts';
 import { wordEnd, type JsonValue } from './json-value.ts';
 
@@ -168,6 +169,9 @@ export class JsonData {
     const length = text.end - text.start + (parent === ROOT ? 0 : paths.length[parent]! + 1);
     if (length > FIELD_LIMITS.pathLengthMax)
       return this.#refuseBelow('data_path_too_long', paths, parent, start + 1, end - 1);
+    // It never becomes a place, so it is never one that is guessed.
+    if (parent === ROOT && isReservedKey(batch.bytes, text.start, text.end))
+      return this.#refuseBelow('data_path_reserved', paths, parent, start + 1, end - 1);
     const place = paths.child(parent, batch.bytes, text.start, text.end);
     this.#places.follow(paths, previous, place);
     this.#place = place;

@@ -4,14 +4,14 @@
  */
 import { COLON, QUOTE } from './json-source.ts';
 
-/** Numbers of names; below these stand ID, SOURCE, TYPE, SUBJECT and TIME. */
-export const DATA = 5;
-export const SPECVERSION = 6;
-export const DATACONTENTTYPE = 7;
-export const DATASCHEMA = 8;
-export const DATA_BASE64 = 9;
+/** Numbers of names; below these stand ID, SOURCE, TYPE, SUBJECT, TIME, VOIDS and AMENDS. */
+export const DATA = 7;
+export const SPECVERSION = 8;
+export const DATACONTENTTYPE = 9;
+export const DATASCHEMA = 10;
+export const DATA_BASE64 = 11;
 /** Any other name. */
-export const UNKNOWN = 10;
+export const UNKNOWN = 12;
 
 /** By number. */
 const NAMES = [
@@ -20,6 +20,8 @@ const NAMES = [
   'type',
   'subject',
   'time',
+  'voids',
+  'amends',
   'data',
   'specversion',
   'datacontenttype',

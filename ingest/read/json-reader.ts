@@ -10,7 +10,7 @@
  */
 import type { EventBatch } from '../../contract/event-batch.ts';
 import type { BodyContext, BodyOutcome } from './body.ts';
-import { BROKEN, Draft, OTHER, TEXT, TIME, isJsonItself, isJsonMediaType } from './draft.ts';
+import { ABSENT, AMENDS, BROKEN, Draft, OTHER, TEXT, TIME, isJsonItself, isJsonMediaType } from './draft.ts';
 import { JsonData } from './json-data.ts';
 import {
   DATA,
@@ -216,7 +216,8 @@ export class JsonReader {
           draft.fail('key_repeated', nameText(name));
           at = this.#value.skip(at);
         } else if (name > TIME) {
-          at = name === DATA ? this.#readData(at, batch) : this.#other(name, at, batch);
+          if (name === DATA) at = this.#readData(at, batch);
+          else at = name <= AMENDS ? this.#corrects(name, at, batch) : this.#other(name, at, batch);
         } else {
           at = this.#rough(name, at, batch);
         }
@@ -263,6 +264,14 @@ export class JsonReader {
     if (isNull(source, start)) return start + 4;
     draft.kind[name] = OTHER;
     return this.#value.skip(start);
+  }
+
+  /** The name of another event. Few events have one, so that it is not read where the attributes of all events are. */
+  #corrects(name: number, start: number, batch: EventBatch): number {
+    const draft = this.#draft;
+    const at = this.#rough(name, start, batch);
+    if (draft.kind[name] !== ABSENT) draft.corrects = true;
+    return at;
   }
 
   #readData(start: number, batch: EventBatch): number {

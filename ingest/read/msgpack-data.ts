@@ -23,6 +23,7 @@ import {
   isUnicode,
   type MsgpackScan,
 } from './msgpack-scan.ts';
+import { isReservedKey } from './reserved.ts';
 
 const { ROOT } = PathTable;
 
@@ -186,10 +187,13 @@ export class MsgpackData {
     const scan = this.#scan;
     const length = stop - start + (parent === ROOT ? 0 : paths.length[parent]! + 1);
     const isText = isUnicode(scan, start, stop);
-    if (isText && length <= FIELD_LIMITS.pathLengthMax) return paths.child(parent, scan.bytes, start, stop);
+    const isShort = length <= FIELD_LIMITS.pathLengthMax;
+    if (isText && isShort && !(parent === ROOT && isReservedKey(scan.bytes, start, stop)))
+      return paths.child(parent, scan.bytes, start, stop);
     if (!scan.skip(1)) return 0;
     const key = Buffer.from(scan.bytes.subarray(start, Math.min(stop, start + 256))).toString();
-    this.#code = isText ? 'data_path_too_long' : 'text_not_unicode';
+    if (!isText) this.#code = 'text_not_unicode';
+    else this.#code = isShort ? 'data_path_reserved' : 'data_path_too_long';
     this.#path = parent === ROOT ? `data.${key}` : `data.${paths.path(parent)}.${key}`;
     return 0;
   }

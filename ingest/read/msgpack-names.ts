@@ -28,7 +28,7 @@ export function nameIn(scan: MsgpackScan, start: number, stop: number): number {
     }
     case 6: {
       const isSource = view.getInt32(start, true) === WORD_SOUR && view.getInt16(start + 4, true) === WORD_CE;
-      return isSource ? SOURCE : UNKNOWN;
+      return isSource ? SOURCE : nameOf(scan.bytes, start, stop);
     }
     case 7: {
       const isSubject =

@@ -11,7 +11,7 @@
  */
 import type { EventBatch } from '../../contract/event-batch.ts';
 import type { BodyContext, BodyOutcome } from './body.ts';
-import { BROKEN, Draft, OTHER, TIME, isJsonMediaType } from './draft.ts';
+import { ABSENT, AMENDS, BROKEN, Draft, OTHER, TIME, isJsonMediaType } from './draft.ts';
 import { DATA, DATACONTENTTYPE, DATA_BASE64, SPECVERSION, UNKNOWN, nameText } from './json-names.ts';
 import { KEY_BYTES_MAX, KeySet } from './key-set.ts';
 import { MsgpackData } from './msgpack-data.ts';
@@ -110,6 +110,9 @@ class MsgpackReader {
         sound = this.#attribute(name);
       } else if (name === DATA) {
         sound = this.#readData(batch);
+      } else if (name <= AMENDS) {
+        sound = this.#attribute(name);
+        if (draft.kind[name] !== ABSENT) draft.corrects = true;
       } else {
         sound = this.#other(name, scan.start, scan.stop);
       }

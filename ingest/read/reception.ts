@@ -7,6 +7,7 @@ import { EVENT_LIMITS } from '../../contract/event.ts';
 import { REJECTIONS, type EdgeRejectionCode, type RejectedEvent } from '../../contract/rejections.ts';
 import { messageOf } from './admit.ts';
 import type { BodyContext, BodyFault, BodyOutcome } from './body.ts';
+import { commitCorrection, isVoid } from './correction.ts';
 import { TEXT, type Draft } from './draft.ts';
 
 export class Reception {
@@ -28,10 +29,13 @@ export class Reception {
     const batch = this.#batch;
     let code = admission.admit(batch, draft, this.#requireSpecversion, nowMs);
     if (code !== null) return this.#reject(index, draft, code, admission.message(code));
+    // A void counts nothing: it lacks no value, and no meter is missing for it.
+    if (draft.corrects && isVoid(draft)) return commitCorrection(batch, draft);
     code = meters.check(tenant, batch, draft);
     if (code !== null) return this.#reject(index, draft, code, messageOf(code, meters.faultField));
     if (!meters.matched) this.#unmatched += 1;
-    batch.commit();
+    if (draft.corrects) commitCorrection(batch, draft);
+    else batch.commit();
   }
 
   /** What stood at `index` could not be read at all: a line that is no JSON. */
