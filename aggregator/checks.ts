@@ -8,6 +8,7 @@ export const CHECKS = [
   'conservation',
   'counted-equals-raw-rows',
   'raw-identities-unique',
+  'corrections-settled',
 ] as const;
 
 export type CheckName = (typeof CHECKS)[number];

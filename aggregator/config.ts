@@ -58,6 +58,13 @@ export const fields = {
     min: 64 * 1024,
     max: 2 ** 31,
   }),
+  logSilenceMs: integer('TALLYLINE_AGGREGATOR_LOG_SILENCE_MS', {
+    describe:
+      'how long a log may deliver nothing before it is asked whether it has messages that it does not deliver',
+    default: 10_000,
+    min: 500,
+    max: 3_600_000,
+  }),
   dedupeKeysMax: integer('TALLYLINE_DEDUPE_KEYS_MAX', {
     describe:
       'identities kept exactly in memory, over all shards, at about 40 bytes each; older ones go into filters',

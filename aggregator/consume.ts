@@ -2,7 +2,7 @@
  * Counts one shard: takes its log in order, prepares blocks in workers, decides verdicts.
  *
  * The whole protocol of a shard, of which this file does 2 and 3, incarnation.ts and recover.ts do 0, read-shard.ts
- * does 1 and flush.ts does 4 and 5:
+ * does 1 and flush-steps.ts does 4 and 5:
  *
  * 0. Start. The watermark in ClickHouse says up to where the log is durably counted, and of which log. If the
  *    stream is not that log any more, a new incarnation begins, or going on would skip events in silence. Meters,
@@ -12,18 +12,25 @@
  *    state is no truth. Whenever reading begins anew, the log is compared with what was read of it.
  * 2. Prepare and decide (verdict.ts). A meter definition holds for the blocks behind it. Blocks are prepared in
  *    parallel and decided in order. A message that nobody can decode is kept whole as one refused row, and its
- *    neighbours count. A duplicate has an entry at a smaller position of the log. The same position is the
- *    event's own replay, so reading anything twice decides the same twice.
+ *    neighbours count. A duplicate has an entry at a smaller position of the log, and a correction counts if the
+ *    event that it names has one. The same position is the event's own replay, so reading anything twice decides the
+ *    same twice.
  * 3. Lost. When the log turns out to be another, or has a hole, what was read is decided and made durable, and
  *    then step 0 is done again in place, which begins a new incarnation.
  * 4. Fold (fold.ts) and flush. Contributions go into absolute totals; what lies at or below a row's position is in
- *    it already. Marks, meters and raw rows, then what is derived from them, then the watermark. Every row's
- *    version is a position, so whatever a crash left of a flush, doing it again ends in the same rows.
+ *    it already. Rows from which a correction takes something out are made anew from raw rows instead (recount.ts).
+ *    Marks, meters and raw rows, then what is derived from them, then the watermark. Every row's version is a
+ *    position, so whatever a crash left of a flush, doing it again ends in the same rows.
  * 5. Forget. Only what lies behind the watermark may be purged from the log, and only when it fills.
  */
 import { BlockError, messageKind } from '../contract/block.ts';
-import { decodeMeterDefined, type MeterDefined } from '../contract/control.ts';
-import { MESSAGE_EVENTS, MESSAGE_METER } from '../contract/subjects.ts';
+import {
+  decodeBackfillChanged,
+  decodeMeterDefined,
+  type BackfillChanged,
+  type MeterDefined,
+} from '../contract/control.ts';
+import { MESSAGE_BACKFILL, MESSAGE_EVENTS, MESSAGE_METER } from '../contract/subjects.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Backlog } from './backlog.ts';
 import { DedupeIndex } from './dedupe/index.ts';
@@ -33,8 +40,9 @@ import type { ShardLog, Timing } from './ports.ts';
 import { positionInShard } from './position-in-shard.ts';
 import type { Prepared } from './prepare.ts';
 import { LogLostError, readShard, type ReadMessage } from './read-shard.ts';
+import type { RecountNeeded } from './recount.ts';
 import type { Recovered } from './recover.ts';
-import { decideBlock, unknownIn } from './verdict.ts';
+import { decideBlock, oldestOriginal, unknownIn, unknownTargets } from './verdict.ts';
 import type { Watermark } from './watermark.ts';
 import type { PrepareAnswer } from './worker.ts';
 import type { Workers } from './workers.ts';
@@ -44,22 +52,28 @@ interface Read extends LogMark {
   readonly bytes: number;
 }
 
-/** A message of the log that is ready to be made durable. */
-export type Decided = Read &
-  (
+/**
+ * A message of the log that is ready to be made durable. `recount` says what has to be made anew behind it, null for
+ * nothing: counted corrections ask for it, and so may a control message that changes what earlier events add. Whatever
+ * it is, the flush that the message is in makes all of it from raw rows, at its end.
+ */
+export type Decided = Read & { readonly recount: RecountNeeded | null } & (
     | { readonly kind: 'events'; readonly prepared: Prepared; readonly verdicts: Uint8Array }
-    | { readonly kind: 'meter'; readonly message: Uint8Array; readonly defined: MeterDefined | null }
+    | Control
     | { readonly kind: 'unreadable'; readonly message: Uint8Array }
   );
 
+/** A control message, and what it changed; null when that is nothing. */
+type Control =
+  | { readonly kind: 'meter'; readonly message: Uint8Array; readonly defined: MeterDefined | null }
+  | { readonly kind: 'backfill'; readonly message: Uint8Array; readonly changed: BackfillChanged | null };
+
 type Arrived = Read & {
-  readonly answer: Promise<Exclude<Arrival, { kind: 'meter' }>> | Arrival;
+  readonly answer: Promise<Exclude<Arrival, Control>> | Arrival;
   /** The answer, once it is there. */
   ready?: Arrival;
 };
-type Arrival =
-  | PrepareAnswer
-  | { readonly kind: 'meter'; readonly message: Uint8Array; readonly defined: MeterDefined | null };
+type Arrival = PrepareAnswer | Control;
 
 export interface ConsumerOptions {
   readonly shardLog: ShardLog;
@@ -73,7 +87,7 @@ export interface ConsumerOptions {
   /** Asks ClickHouse for identities that the index may have forgotten, for as long as it takes. */
   lookUp(state: Recovered, identities: Uint32Array, events: readonly number[]): Promise<void>;
   /** Step 0. Waits for the engines as long as it takes. */
-  recover(shard: number): Promise<Recovered>;
+  recover(shard: number, hole: string | null): Promise<Recovered>;
   /** Called when there is something to flush. */
   onDecided(): void;
 }
@@ -145,7 +159,7 @@ export class ShardConsumer {
       if (!(await this.#allDurable(signal))) return;
       // The old index is let go before the new one is loaded: both at once may not fit into memory.
       this.state = { ...this.state, index: new DedupeIndex(1) };
-      this.state = await this.#options.recover(this.shard);
+      this.state = await this.#options.recover(this.shard, loss.isHole ? reason : null);
       this.lastDecided = this.state.watermark.sequence;
       this.newestAcceptedMs = this.state.watermark.acceptedAtMs;
     }
@@ -169,13 +183,13 @@ export class ShardConsumer {
   /** Ends with the signal, or with what it found to be lost. */
   async #read(signal: AbortSignal): Promise<LogLostError | null> {
     const { shardLog, backlog, readBytesMax, workers, log, timing } = this.#options;
-    const { watermark, beganBehind, last, streamCreated } = this.state;
+    const { watermark, beganBehind, holeUntil, last, streamCreated } = this.state;
     try {
       const messages = readShard(shardLog, {
         created: streamCreated,
         behind: watermark.sequence,
         last,
-        holeAllowed: watermark.sequence === beganBehind,
+        holeUntil: watermark.sequence === beganBehind ? holeUntil : 0,
         maxBytesInFlight: readBytesMax,
         log,
         timing,
@@ -229,26 +243,46 @@ export class ShardConsumer {
     this.#wakeDecider();
   }
 
-  #control({ sequence, timeMs }: LogMark, message: Uint8Array<ArrayBuffer>): Arrival {
-    const { log, measurements } = this.#options;
-    if (messageKind(message) !== MESSAGE_METER) {
-      return { kind: 'unreadable', reason: 'no message of ours', message };
-    }
+  #control(mark: LogMark, message: Uint8Array<ArrayBuffer>): Arrival {
+    const kind = messageKind(message);
     try {
-      const definition = decodeMeterDefined(message);
-      const outcome = this.state.registry.define(definition, timeMs);
-      if (outcome === 'contradicts') {
-        measurements.meterConflicts.inc();
-        log.error(
-          { shard: this.shard, sequence, meter: definition.meter.key },
-          'a definition of a meter contradicts one before it, or came too late for its first hour; it changes nothing',
-        );
-      }
-      return { kind: 'meter', message, defined: outcome === 'new' ? definition : null };
+      if (kind === MESSAGE_METER) return this.#define(mark, message);
+      if (kind === MESSAGE_BACKFILL) return this.#changeBackfill(mark, message);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       return { kind: 'unreadable', reason: error.message, message };
     }
+    return { kind: 'unreadable', reason: 'no message of ours', message };
+  }
+
+  #define({ sequence, timeMs }: LogMark, message: Uint8Array<ArrayBuffer>): Control {
+    const { log, measurements } = this.#options;
+    const definition = decodeMeterDefined(message);
+    const outcome = this.state.registry.define(definition, timeMs);
+    if (outcome === 'contradicts') {
+      measurements.meterConflicts.inc();
+      log.error(
+        { shard: this.shard, sequence, meter: definition.meter.key },
+        'a definition of a meter contradicts one before it, or came too late for its first hour; it changes nothing',
+      );
+    }
+    return { kind: 'meter', message, defined: outcome === 'new' ? definition : null };
+  }
+
+  #changeBackfill({ sequence, timeMs }: LogMark, message: Uint8Array<ArrayBuffer>): Control {
+    const { log, measurements } = this.#options;
+    const changed = decodeBackfillChanged(message);
+    const outcome = this.state.registry.changeBackfill(changed, timeMs);
+    const { id, meter } = changed.backfill;
+    const what = { shard: this.shard, sequence, meter, backfill: id, change: changed.change };
+    if (outcome === 'contradicts') {
+      measurements.meterConflicts.inc();
+      log.error(
+        what,
+        'a change of a backfill does not fit what stands in the log before it; it changes nothing',
+      );
+    } else if (outcome === 'new') log.info(what, 'a backfill changed');
+    return { kind: 'backfill', message, changed: outcome === 'new' ? changed : null };
   }
 
   async #decide(signal: AbortSignal): Promise<void> {
@@ -288,10 +322,13 @@ export class ShardConsumer {
       if (ready === undefined) break;
       blocks += 1;
       if (ready.kind !== 'prepared') continue;
-      const { identity } = ready.prepared.block;
-      for (const event of unknownIn(index, ready.prepared.block)) {
-        for (let word = 0; word < 4; word++) words.push(identity[event * 4 + word]!);
-      }
+      const { block, corrections } = ready.prepared;
+      const ask = (identities: Uint32Array, at: number): void => {
+        for (let word = 0; word < 4; word++) words.push(identities[at * 4 + word]!);
+      };
+      for (const event of unknownIn(index, block)) ask(block.identity, event);
+      if (corrections === null) continue;
+      for (const correction of unknownTargets(index, corrections)) ask(corrections.targets, correction);
     }
     const events = Array.from({ length: words.length / 4 }, (_, at) => at);
     if (events.length > 0) await this.#options.lookUp(this.state, Uint32Array.from(words), events);
@@ -300,7 +337,8 @@ export class ShardConsumer {
   }
 
   #verdict({ answer: _, ready: __, ...read }: Arrived, answer: Arrival): Decided {
-    if (answer.kind === 'meter') return { ...read, ...answer };
+    if (answer.kind === 'meter') return { ...read, ...answer, recount: null };
+    if (answer.kind === 'backfill') return { ...read, ...answer, recount: recountOf(answer.changed) };
     const { backlog, measurements, log } = this.#options;
     const { sequence, bytes } = read;
     if (answer.kind === 'unreadable') {
@@ -310,20 +348,32 @@ export class ShardConsumer {
         { shard: this.shard, sequence, bytes: message.length, reason },
         'a message of the log cannot be decoded; it is kept whole in refused_events',
       );
-      return { ...read, kind: 'unreadable', message };
+      return { ...read, kind: 'unreadable', message, recount: null };
     }
     const { prepared } = answer;
     const { index, watermark } = this.state;
-    const verdicts = decideBlock(index, prepared.block, prepared.refused, sequence);
+    const { block, refused, corrections } = prepared;
+    const verdicts = decideBlock(index, block, refused, sequence, corrections);
+    const original = corrections === null ? null : oldestOriginal(index, corrections, verdicts);
+    const recount: RecountNeeded | null =
+      original === null ? null : { kind: 'corrections', oldestOriginal: original };
     if (this.#lookedUp === 0) index.rotate(positionInShard(watermark.sequence + 1, 0) - 1);
     // A block can name many meters for each event: what it grew to counts too.
     const more = contributionBytes(prepared);
     backlog.add(more);
-    return { ...read, bytes: bytes + more, kind: 'events', prepared, verdicts };
+    return { ...read, bytes: bytes + more, kind: 'events', prepared, verdicts, recount };
   }
 }
 
 function contributionBytes({ contributions }: Prepared): number {
   const { key, keyBucket, buckets } = contributions;
   return key.length * 13 + keyBucket.length * 12 + buckets.bytes.length + buckets.count * 16;
+}
+
+/** A proposal changes nothing; what is committed or reverted, its hours of its meter. */
+function recountOf(changed: BackfillChanged | null): RecountNeeded | null {
+  if (changed === null || changed.change === 'proposed') return null;
+  const { meter, fromMs, toMs } = changed.backfill;
+  const { tenant } = changed;
+  return { kind: 'meter', tenant, meter, fromSeconds: fromMs / 1_000, toSeconds: toMs / 1_000 };
 }

@@ -43,6 +43,8 @@ export interface RecoverThrough {
   readonly tables: Tables;
   readonly patience: Patience;
   readonly signal: AbortSignal;
+  /** A hole that was met in reading; null for none. */
+  readonly hole: string | null;
 }
 
 interface Counted {
@@ -103,12 +105,14 @@ export class Counting implements Hands {
     const { workers, measurements, timing, log, readBytesMax } = this.#o;
     const { tables, patience, backlog, flusher } = crew;
     const shardLog = this.#o.shardLog(shard);
-    const recover = (): Promise<Recovered> => this.#o.recover(shardLog, shard, crew);
+    const { signal } = crew;
+    const recoverWith = (hole: string | null): Promise<Recovered> =>
+      this.#o.recover(shardLog, shard, { tables, patience, signal, hole });
     const taken = patience.until(`take-over of shard ${shard}`, () =>
       tables.takeOver(shard, epochAtLeast, crew.signal),
     );
     // One shard after the other: the first counts again soonest, and only one index is being loaded at a time.
-    const turn = Promise.all([taken, crew.recovering]).then(recover);
+    const turn = Promise.all([taken, crew.recovering]).then(() => recoverWith(null));
     crew.recovering = turn.catch(() => {});
     const [epoch, state] = await Promise.all([taken, turn]);
     if (crew !== this.#crew || crew.signal.aborted) throw new StoppedError(`start of shard ${shard}`);
@@ -119,7 +123,7 @@ export class Counting implements Hands {
         patience.until('identities', () =>
           tables.lookUpIdentities(shard, incarnation, identities, events, index),
         ),
-      recover,
+      recover: (_, hole) => recoverWith(hole),
       onDecided: () => flusher.notice(),
     });
     flusher.add(consumer);

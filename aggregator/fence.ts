@@ -4,9 +4,10 @@ import type { Guard } from '../runtime/clickhouse.ts';
 /** The process does not own a shard any more that it wanted to write for. Nothing was written. */
 export class FencedError extends Error {
   override readonly name = 'FencedError';
+  /** Without shards where it is not known which of them. */
   constructor(shards: readonly number[], cause?: unknown) {
     super(
-      `another process has taken over a shard (one of ${shards.join(', ')}) since this one did. Nothing was written, ` +
+      `another process has taken over a shard${shards.length === 0 ? '' : ` (one of ${shards.join(', ')})`} since this one did. Nothing was written, ` +
         'and the shards are given up; if this goes on, two processes use the same TALLYLINE_AGGREGATOR_NAME, or one ' +
         'of them uses another NATS than the others',
       { cause },

@@ -16,7 +16,8 @@
  * What K holds besides, of events further on, changes neither.
  *
  * Only events that count let a group in. A refused event or a duplicate leaves no row behind it, so a replay that
- * begins at a watermark could not know of it.
+ * begins at a watermark could not know of it. An event that is corrected later let its group in when it counted, and
+ * the group stays in: its row remains in the table, empty if need be.
  *
  * Sets that were not used for a while are dropped, as rows are (rollup-cache.ts), and loaded again from the table.
  */
@@ -101,6 +102,13 @@ export class GroupBook {
     this.#previousHour = this.#currentHour;
     this.#current = new Map();
     this.#currentHour = -1;
+  }
+
+  /** As `forget` of RollupCache. */
+  forget(hourSeconds: number): void {
+    this.#knownAfter = Math.max(this.#knownAfter, this.#previousHour, this.#currentHour, hourSeconds);
+    [this.#current, this.#previous] = [new Map(), new Map()];
+    [this.#currentHour, this.#previousHour] = [-1, -1];
   }
 
   /** Of each group of the block: OWN, OVERFLOWED, or 0 when no event that counts has it. */

@@ -1,7 +1,8 @@
 /** What ClickHouse keeps of the incarnations of a log, and what it works out when one ends. See incarnation.ts. */
-import { OVERFLOW_GROUP } from '../contract/meter.ts';
 import { unpackPosition } from '../contract/position.ts';
 import { guardPredicate, type ClickHouse, type Guard } from '../runtime/clickhouse.ts';
+import { loadChangedScopes, partsOf } from './backfill-store.ts';
+import { recount, settleCorrections } from './corrections-store.ts';
 import type { Beginning, Unfinished } from './incarnation-rows.ts';
 import type { LogMark } from './log-mark.ts';
 import { dateTime } from './rows.ts';
@@ -75,6 +76,27 @@ export async function loadNewestMark(
   return { sequence: Number(row.last_sequence), timeMs: Number(row.stored_ms), checksum: row.checksum };
 }
 
+/**
+ * The first sequence with a mark behind each of these, by incarnation. Not of one that began so long ago that its first
+ * marks may have gone (the TTL of log_marks is 35 days).
+ */
+export async function loadFirstMarks(
+  ch: ClickHouse,
+  shard: number,
+  behind: ReadonlyMap<number, number>,
+): Promise<Map<number, number>> {
+  const rows = await ch.rows<{ incarnation: number; first: string }>(
+    `SELECT incarnation, min(first_sequence) AS first FROM log_marks
+     WHERE shard = {shard:UInt16} AND incarnation IN {incarnations:Array(UInt8)}
+       AND first_sequence > mapFromArrays({incarnations:Array(UInt8)}, {behind:Array(UInt64)})[incarnation]
+       AND incarnation IN (
+         SELECT incarnation FROM incarnations WHERE shard = {shard:UInt16} AND began_at > now() - INTERVAL 34 DAY)
+     GROUP BY incarnation`,
+    { shard, incarnations: [...behind.keys()], behind: [...behind.values()] },
+  );
+  return new Map(rows.map(({ incarnation, first }) => [incarnation, Number(first)]));
+}
+
 /** All marks of a sequence, by incarnation: each may have read another message there. */
 export async function loadMarksAt(
   ch: ClickHouse,
@@ -93,39 +115,6 @@ export async function loadMarksAt(
     mark: { sequence, timeMs: Number(stored_ms), checksum },
   }));
 }
-
-// The totals of every hour that has raw rows behind the watermark, from all raw rows of the hour. What a row holds
-// is the same whether it was rolled up before or is now, so its version is that of its newest event, as always.
-// Which groups have rows of their own is a function of the raw rows too: the first of the log, as group-book.ts tells.
-const FINISH_ROLLUPS = `
-  INSERT INTO rollup_hour (tenant, meter, subject, hour, dimensions, shard, value_count, value_sum, value_min,
-    value_max, value_latest, latest_time, latest_position, position)
-  SELECT tenant, meter, subject, hour,
-    if((tenant, meter, hour, dimensions) IN (
-      SELECT tenant, meter, hour, arrayJoin(arraySlice(
-        arrayMap(one -> one.2, arraySort(groupArray((first_position, dimensions)))), groups_max + 1))
-      FROM (
-        SELECT tenant, meter, hour, dimensions, groups_max, min(position) AS first_position
-        FROM contributions
-        WHERE shard = {shard:UInt16} AND position < {until:UInt64} AND (tenant, hour) IN (
-            SELECT tenant, hour FROM events
-            WHERE shard = {shard:UInt16} AND position > {behind:UInt64} AND position < {until:UInt64})
-          AND notEmpty(dimensions) AND NOT has(dimensions, '${OVERFLOW_GROUP}')
-        GROUP BY tenant, meter, hour, dimensions, groups_max
-      )
-      GROUP BY tenant, meter, hour, groups_max
-      HAVING count() > groups_max
-    ), arrayMap(one -> '${OVERFLOW_GROUP}', dimensions), dimensions) AS placed,
-    {shard:UInt16} AS of_shard, count() AS n, sum(quantity) AS total, min(quantity) AS least, max(quantity) AS most,
-    argMax(quantity, (time, position)) AS newest_value, max(time) AS newest_time,
-    argMax(position, (time, position)) AS newest_place, max(position) AS version
-  FROM contributions
-  WHERE shard = {shard:UInt16} AND position < {until:UInt64} AND (tenant, hour, subject) IN (
-    SELECT tenant, hour, subject FROM events
-    WHERE shard = {shard:UInt16} AND position > {behind:UInt64} AND position < {until:UInt64})
-  GROUP BY tenant, meter, subject, hour, placed
-  HAVING version > {behind:UInt64} AND FENCE
-  SETTINGS optimize_on_insert = 0, max_partitions_per_insert_block = 0`;
 
 // What has a row behind the watermark was judged. A counter that was written by the same flush has it already: then
 // its position is not below the row's.
@@ -166,11 +155,23 @@ const FINISH_RECEIVED = `
   )
   WHERE judged != received AND FENCE`;
 
-/** Makes rollups and counters agree with the raw and refused rows of an incarnation. Repeating it changes nothing. */
+/**
+ * Settles corrections, then makes rollups and counters agree with the raw and refused rows of an incarnation: the
+ * rollups of every hour of a subject that has raw rows behind the watermark, or lost one there. Repeating it changes
+ * nothing.
+ */
 export async function finishIncarnation(ch: ClickHouse, rows: Unfinished, fence: Guard): Promise<void> {
   const { shard, behind, until } = rows;
+  // The closing position itself is no event's.
+  const range = { shard, behind, until: until - 1n, originalsFrom: 0n };
+  await settleCorrections(ch, range, fence);
+  await recount(ch, { scope: { kind: 'unfinished', range }, until: range.until, overflowing: [] }, fence);
+  // A backfill that a crashed flush wrote down is in force, as a definition is.
+  for (const changed of await loadChangedScopes(ch, range))
+    for (const scope of await partsOf(ch, changed))
+      await recount(ch, { scope, until: range.until, overflowing: [] }, fence);
   const params = { shard, behind: behind.toString(), until: until.toString(), ...fence.params };
-  for (const sql of [FINISH_ROLLUPS, FINISH_VERDICTS, FINISH_RECEIVED]) {
+  for (const sql of [FINISH_VERDICTS, FINISH_RECEIVED]) {
     await ch.command(sql.replace('FENCE', guardPredicate(fence)), params);
   }
 }

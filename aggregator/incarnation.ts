@@ -39,10 +39,10 @@
  */
 import { endOfMessage, INCARNATION_MAX } from '../contract/position.ts';
 import { closingPosition, type Beginning } from './incarnation-rows.ts';
-import { sameMark, type LogMark, type StoredMessage, type StreamFacts } from './log-mark.ts';
+import type { LogMark, StreamFacts } from './log-mark.ts';
 import type { Loss } from './loss.ts';
 import type { ShardLog, Tables, Timing } from './ports.ts';
-import { survivingPrefix } from './surviving-prefix.ts';
+import { findSurvivors } from './survivors.ts';
 import { fingerprintOf, IncarnationError, lossOf, type Watermark } from './watermark.ts';
 
 /** The first incarnation of a log. */
@@ -59,6 +59,11 @@ export interface Standing {
    * these positions may be there already, so whoever reads on must know of it.
    */
   readonly last: LogMark | null;
+  /**
+   * Up to where the log may have a hole behind the watermark: up to its end when the incarnation began just now, and
+   * nowhere otherwise, for a hole can have grown since.
+   */
+  readonly holeUntil: number;
   /** Null when the log is the one that was counted. */
   readonly loss: Loss | null;
 }
@@ -69,6 +74,8 @@ export interface IncarnationOptions {
   readonly shard: number;
   readonly timing: Timing;
   readonly signal: AbortSignal;
+  /** A hole that was met in reading (read-shard.ts): a new incarnation begins, whatever else is found. */
+  readonly hole?: string | null;
 }
 
 /** @throws IncarnationError when nothing that could be done would be right. */
@@ -92,7 +99,7 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
     const interrupted = begun !== undefined && begun.incarnation > watermark.incarnation;
     const reason = interrupted
       ? beginnings.at(-1)!.reason
-      : lossOf(
+      : (lossOf(
           { watermark, newest, countedTo, beganBehind },
           {
             ...stream,
@@ -100,10 +107,12 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
             fingerprintAtWatermark: at === null ? null : fingerprintOf(at.message),
             hasNext: (await shardLog.messageAt(watermark.sequence + 1)) !== null,
           },
-        );
+        ) ??
+        o.hole ??
+        null);
     if (reason === null) {
       const last = newest !== null && newest.sequence > watermark.sequence ? newest : at;
-      return { watermark, beganBehind, last, loss: null };
+      return { watermark, beganBehind, last, holeUntil: 0, loss: null };
     }
 
     // Another process may have counted on, and purged, since the watermark was read.
@@ -163,7 +172,7 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
         'that a position can hold. Find out what keeps losing the log; then this deployment needs a new ClickHouse database',
     );
   }
-  const { survived, at } = await findSurvivors(o, found);
+  const { survived, at } = await findSurvivors({ ...o, ...found });
   const watermark: Watermark = {
     incarnation,
     sequence: survived,
@@ -193,6 +202,7 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
     watermark,
     beganBehind: survived,
     last: at,
+    holeUntil: stream.lastSequence,
     loss: {
       reason,
       incarnation,
@@ -204,41 +214,6 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
       acceptedAtMs: old.acceptedAtMs,
     },
   };
-}
-
-/**
- * The last sequence up to which the present log is certain to be counted already, and the message there: the one that
- * was compared, not one that is asked for afterwards. The log may be cut back again in between, and grow with others;
- * whoever reads on behind this message finds out, and whoever knew of none would skip them.
- */
-async function findSurvivors(
-  { tables, shardLog, shard }: IncarnationOptions,
-  { beginnings, watermark, stream }: Found,
-): Promise<{ survived: number; at: StoredMessage | null }> {
-  // A mark proves that its message was counted only where its incarnation was.
-  const countedTo = new Map(
-    beginnings.map((one) => [one.watermark.incarnation - 1, one.sequenceBefore] as const),
-  );
-  countedTo.set(watermark.incarnation, watermark.sequence);
-  const proven = new Map<number, StoredMessage>();
-  const isSame = async (sequence: number, present: StoredMessage): Promise<boolean> => {
-    const marks = await tables.loadMarksAt(shard, sequence);
-    if (marks.length === 0)
-      return sequence === watermark.sequence && fingerprintOf(present.message) === watermark.fingerprint;
-    return marks.some(
-      ({ incarnation, mark }) => sequence <= (countedTo.get(incarnation) ?? 0) && sameMark(mark, present),
-    );
-  };
-  const same = async (sequence: number): Promise<boolean> => {
-    const present = await shardLog.messageAt(sequence);
-    if (present === null || !(await isSame(sequence, present))) return false;
-    proven.set(sequence, present);
-    return true;
-  };
-  const first = Math.max(1, stream.firstSequence);
-  const last = Math.min(stream.lastSequence, Math.max(...countedTo.values()));
-  const survived = await survivingPrefix(first, last, same);
-  return { survived, at: proven.get(survived) ?? null };
 }
 
 const SETTLE_LOOK_EVERY_MS = 100;

@@ -29,6 +29,8 @@ export interface StreamFacts {
   /** Of an empty stream: one more than the last, or 0. */
   readonly firstSequence: number;
   readonly lastSequence: number;
+  /** Why these numbers cannot be true; null or nothing when they can. Such a log is not to be read (watched-log.ts). */
+  readonly contradiction?: string | null;
 }
 
 /**

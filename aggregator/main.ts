@@ -19,12 +19,14 @@ import { Ownership } from './ownership.ts';
 import { Patience } from './patience.ts';
 import { isLogError, type ShardLog } from './ports.ts';
 import { Purger } from './purge.ts';
+import { Readiness } from './readiness.ts';
 import { recover, type Recovered } from './recover.ts';
 import { parseShards } from './shards.ts';
 import { setFsync } from './store.ts';
 import { clickHouseTables } from './tables.ts';
 import { timingOf } from './timing.ts';
 import { WatermarkBucket } from './watermark-bucket.ts';
+import { watchedLog } from './watched-log.ts';
 import { IncarnationError } from './watermark.ts';
 import { startWorkers } from './workers.ts';
 
@@ -40,13 +42,14 @@ async function start(stage: Stage, config: Config): Promise<void> {
   const { log, metrics, clock, stopping } = stage;
   const measurements = createMeasurements(metrics);
   const timing = timingOf(clock);
+  const readiness = new Readiness((ready, reason) => stage.setReady(ready, reason));
   const patienceOf = (signal: AbortSignal): Patience =>
     new Patience({
       log,
       timing,
       signal,
       onFailure: () => measurements.flushFailures.inc(),
-      setReady: (ready, reason) => stage.setReady(ready, reason),
+      setReady: (ready, reason) => readiness.set('engines', ready ? null : (reason ?? 'not ready')),
     });
 
   const ch = connectClickHouse({
@@ -92,7 +95,7 @@ async function start(stage: Stage, config: Config): Promise<void> {
   const recoverShard = async (
     shardLog: ShardLog,
     shard: number,
-    { tables, patience, signal }: RecoverThrough,
+    { tables, patience, signal, hole }: RecoverThrough,
   ): Promise<Recovered> => {
     const began = timing.elapsedMs();
     const state = await patience.until(`start of shard ${shard}`, async () => {
@@ -103,6 +106,7 @@ async function start(stage: Stage, config: Config): Promise<void> {
           shard,
           timing,
           signal,
+          hole,
           dedupeKeysMax: share(config.dedupeKeysMax),
           dedupeFilterBytesMax: share(config.dedupeFilterBytesMax),
           rollupRowsMax: share(config.rollupRowsMax),
@@ -148,7 +152,20 @@ async function start(stage: Stage, config: Config): Promise<void> {
     tables: () =>
       clickHouseTables({ ch, owner: `${name}.${instance}`, timing, mayWrite: () => ownership.mayWrite() }),
     patience: patienceOf,
-    shardLog: (shard) => natsLog(link, shard),
+    shardLog(shard) {
+      measurements.undelivered.set({ shard: String(shard) }, 0);
+      return watchedLog(natsLog(link, shard), {
+        shard,
+        silenceMs: config.logSilenceMs,
+        timing,
+        log,
+        onFinding(finding) {
+          measurements.undelivered.set({ shard: String(shard) }, finding?.messages ?? 0);
+          const said = finding && `the log of shard ${shard} does not deliver: ${finding.reason}`;
+          readiness.set(`log of shard ${shard}`, said);
+        },
+      });
+    },
     recover: recoverShard,
     onWatermark({ shard, shardLog, state }, watermark, bytes) {
       purger.onWatermark(shardLog, shard, state, bytes);
@@ -198,7 +215,7 @@ async function start(stage: Stage, config: Config): Promise<void> {
   });
   await ownership.settled();
   stage.announce({ name, shards: counting.consumers.map(({ shard }) => shard).join(',') });
-  stage.setReady(true);
+  readiness.started();
 }
 
 async function migrate(patience: Patience, ch: ClickHouse, fsync: boolean): Promise<void> {

@@ -48,6 +48,11 @@ export function createMeasurements(metrics: Metrics) {
       "incarnations of each shard's log so far; it rises when the broker lost or replaced a part that was read",
       ['shard'],
     ),
+    undelivered: metrics.gauge(
+      'tallyline_aggregator_log_undelivered_messages',
+      'messages that a log has acknowledged and cannot be read any more, by shard; anything but 0 needs a person',
+      ['shard'],
+    ),
     takeOvers: metrics.counter('tallyline_aggregator_take_overs_total', 'shards that this process has taken'),
     epochs: metrics.gauge(
       'tallyline_aggregator_epochs_count',

@@ -10,6 +10,7 @@ import {
   type NatsLink,
 } from '../runtime/nats.ts';
 import { pull } from '../runtime/pull.ts';
+import { contradictionOf } from '../runtime/stream-state.ts';
 import { findDifference, markOf } from './log-mark.ts';
 import {
   LogError,
@@ -33,6 +34,7 @@ export function natsLog(link: NatsLink, shard: number): ShardLog {
           created: String(created),
           firstSequence: state.first_seq,
           lastSequence: state.last_seq,
+          contradiction: contradictionOf(name, state),
         };
       }),
     messageAt: (sequence) =>
@@ -56,10 +58,12 @@ export function natsLog(link: NatsLink, shard: number): ShardLog {
     // The broker knows no condition for a purge, so the comparison comes right before it. A process that is put to
     // sleep between these two requests for so long that the broker loses its log, comes back and has grown beyond
     // `before`, would purge what nobody has counted: nothing here can prevent it.
-    purge: async (before, { created, has }) =>
-      (await findDifference(own, created, has)) !== null
-        ? null
-        : telling(async () => (await link.jsm.streams.purge(name, { seq: before })).purged),
+    purge: async (before, { created, has }) => {
+      if ((await findDifference(own, created, has)) !== null) return null;
+      // Of a log that contradicts itself nobody knows which messages would go.
+      if ((await own.facts()).contradiction != null) return null;
+      return telling(async () => (await link.jsm.streams.purge(name, { seq: before })).purged);
+    },
     tell: (notice) => link.nc.publish(FLUSH_NOTICE, new TextEncoder().encode(JSON.stringify(notice))),
   };
   return own;

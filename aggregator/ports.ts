@@ -5,13 +5,14 @@
  * ClickHouse (nats-log.ts, tables.ts, timing.ts) and in a simulated world that crashes, delays, loses and repeats as a
  * seed says (bench/simulate/). What is written here is what both must keep, and all that the protocol relies on.
  */
-import type { MeterDefined } from '../contract/control.ts';
+import type { BackfillChanged, MeterDefined } from '../contract/control.ts';
 import type { FlushNotice } from '../contract/notice.ts';
 import type { DedupeIndex } from './dedupe/index.ts';
 import type { StoredGroups } from './group-book.ts';
 import type { Beginning, Unfinished } from './incarnation-rows.ts';
 import type { LogMark, StoredMessage, StreamFacts } from './log-mark.ts';
 import type { MeterRegistry } from './registry.ts';
+import type { CorrectionRange, Recount, RecountScope, SubjectHour } from './recount.ts';
 import type { RollupKey, StoredRollup } from './rollup-key.ts';
 import type { Counter, Tally } from './tally.ts';
 import type { Watermark } from './watermark.ts';
@@ -112,7 +113,7 @@ export interface Tables {
   loadWatermark(shard: number): Promise<Watermark | null>;
   /** The last sequence that the tables of the shard speak of; 0 for none. */
   loadCountedTo(shard: number): Promise<number>;
-  /** The meters in force at the watermark. */
+  /** The meters in force at the watermark, and the backfills. */
   loadRegistry(shard: number, watermark: Watermark): Promise<MeterRegistry>;
   loadTally(shard: number, incarnation: number): Promise<Tally>;
   /** The greatest hour in the shard's rollups, epoch seconds; -1 for none. */
@@ -143,12 +144,38 @@ export interface Tables {
   saveBeginning(shard: number, beginning: Beginning, nowMs: number): Promise<void>;
   /** The mark of the highest sequence that the incarnation has read, as far as anything was written of it. */
   loadNewestMark(shard: number, incarnation: number): Promise<LogMark | null>;
+  /**
+   * The first sequence with a mark behind each of these, by incarnation: those that incarnations began behind. Not of
+   * one of which the first marks may have gone.
+   */
+  loadFirstMarks(shard: number, behind: ReadonlyMap<number, number>): Promise<Map<number, number>>;
   /** All marks of a sequence, by incarnation. */
   loadMarksAt(shard: number, sequence: number): Promise<{ incarnation: number; mark: LogMark }[]>;
   /** How many events stand behind the watermark of an incarnation, and up to which sequence. */
   countUnfinished(rows: Unfinished): Promise<{ events: number; until: number }>;
-  /** Makes rollups and counters agree with the raw and refused rows of an incarnation. Repeating it changes nothing. */
+  /**
+   * Settles what is left of an incarnation's corrections, then makes rollups and counters agree with its raw and
+   * refused rows. Repeating it changes nothing.
+   */
   finishIncarnation(rows: Unfinished): Promise<void>;
+
+  /**
+   * Writes into `corrections` which event each counted correction of the range retires: the root if it is the first of
+   * its root, the correction before it if that is an amendment, else nothing. Those at or before `behind` are settled
+   * already, and raw rows up to `until` are there. Repeating it changes nothing.
+   */
+  settleCorrections(range: CorrectionRange): Promise<void>;
+  /** The hours of subjects from which corrections of the range retire something, each once. */
+  loadRetired(range: CorrectionRange): Promise<SubjectHour[]>;
+  /**
+   * Makes the rollup rows in a scope from raw rows, as they hold at `until`: of everything that ever added to a row, what
+   * still does. A row's position is that of the last thing that happened to it, an event that came or one that was
+   * retired. A row of which nothing is left is written too, empty. Repeating it changes nothing, and a row that is there
+   * with a higher position stays.
+   */
+  recount(what: Recount): Promise<void>;
+  /** The stored rows in a scope, the empty ones too. */
+  loadScope(scope: RecountScope): Promise<StoredRollup[]>;
   /** The inserts that run now, by their ids. */
   runningInserts(): Promise<Set<string>>;
 
@@ -159,6 +186,7 @@ export interface Tables {
   insertRefused(parts: readonly EncodedRows[], shards: readonly number[]): Promise<void>;
   insertRollups(parts: readonly EncodedRows[], shards: readonly number[]): Promise<void>;
   insertMeters(meters: readonly MeterAt[]): Promise<void>;
+  insertBackfills(changes: readonly BackfillAt[]): Promise<void>;
   /** Counters of events received (their verdict is ''). */
   insertReceived(counters: readonly CountersOfShard[]): Promise<void>;
   /** Counters by verdict. */
@@ -191,6 +219,12 @@ export interface MeterAt {
   readonly shard: number;
   readonly position: bigint;
   readonly defined: MeterDefined;
+}
+
+export interface BackfillAt {
+  readonly shard: number;
+  readonly position: bigint;
+  readonly changed: BackfillChanged;
 }
 
 export interface CountersOfShard {

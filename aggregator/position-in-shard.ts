@@ -4,6 +4,7 @@
  * is `EARLIER`, below every position of this one.
  */
 import { BLOCK_EVENTS_MAX, packPosition, unpackPosition } from '../contract/position.ts';
+import { FencedError } from './fence.ts';
 
 export const EARLIER = -1;
 
@@ -19,10 +20,15 @@ export function packed(incarnation: number, position: number): bigint {
   return packPosition(incarnation, sequenceOf(position), position % BLOCK_EVENTS_MAX);
 }
 
-/** A stored position as seen from an incarnation. A later one than ours is a bug: it is checked at start. */
+/**
+ * A stored position as seen from an incarnation. At a start there is none that is later than ours, so whoever meets one
+ * was fenced out, and reads what his successor wrote.
+ *
+ * @throws FencedError
+ */
 export function seenFrom(incarnation: number, stored: bigint): number {
   const parts = unpackPosition(stored);
   if (parts.incarnation > incarnation)
-    throw new Error(`a position of incarnation ${parts.incarnation} seen from ${incarnation}`);
+    throw new FencedError([], new Error(`incarnation ${parts.incarnation} seen from ${incarnation}`));
   return parts.incarnation < incarnation ? EARLIER : positionInShard(parts.sequence, parts.index);
 }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { BlockError } from '../contract/block.ts';
 import { BlockBuilder } from '../contract/block-builder.ts';
+import { PATH_AMENDS, PATH_TARGET, PATH_VOIDS, TYPE_VOID } from '../contract/corrections.ts';
 import { EventBatch } from '../contract/event-batch.ts';
 import { IdentityHasher } from '../contract/identity.ts';
 import type { Meter } from '../contract/meter.ts';
@@ -214,5 +215,35 @@ describe('prepare', () => {
     expect(() => preparer.prepare(new Uint8Array(10), none)).toThrow(BlockError);
     const far = blockOf([{ data: {}, timeMs: 2 ** 32 * 1_000 }]);
     expect(() => preparer.prepare(far, none)).toThrow('a time');
+  });
+});
+
+describe('corrections', () => {
+  const target = '00112233-4455-6677-8899-aabbccddeeff';
+  const events: Sent[] = [
+    { data: { tokens: 1 } },
+    { type: TYPE_VOID, data: { [PATH_VOIDS]: 'e0', [PATH_TARGET]: target } },
+    { data: { tokens: 2, [PATH_AMENDS]: 'e0', [PATH_TARGET]: target } },
+    { data: { tokens: 3, [PATH_AMENDS]: 'e0', [PATH_TARGET]: target.slice(1) } },
+    { data: { tokens: 4, [PATH_AMENDS]: 'e0', [PATH_TARGET]: 5 } },
+    { data: { [PATH_AMENDS]: 'e0', [PATH_TARGET]: target } },
+  ];
+
+  test('are told with their targets; an amendment contributes, a void does not', () => {
+    const prepared = preparer.prepare(blockOf(events), metersInForce([{ tenant: 'acme', meter: sum() }]));
+    expect(prepared.corrections!.events).toEqual([1, 2]);
+    const words = [0x00112233, 0x44556677, 0x8899aabb, 0xccddeeff];
+    expect([...prepared.corrections!.targets]).toEqual([...words, ...words]);
+    expect(Array.from(prepared.refused, (code) => (code === 0 ? '' : REFUSALS[code - 1]))).toEqual([
+      ...['', '', '', 'correction_target_unknown', 'correction_target_unknown'],
+      'meter_value_missing',
+    ]);
+    const { start } = prepared.contributions;
+    expect([start[1]! - start[0]!, start[2]! - start[1]!, start[3]! - start[2]!]).toEqual([1, 0, 1]);
+  });
+
+  test('a block that has none says so, also when a path is as long as theirs', () => {
+    const block = blockOf([{ data: { tokens: 1, ['x'.repeat(PATH_TARGET.length)]: target } }]);
+    expect(preparer.prepare(block, metersInForce([])).corrections).toBeNull();
   });
 });

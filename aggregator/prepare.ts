@@ -15,10 +15,16 @@
  * once, and group-book.ts decides which of them have rows of their own.
  *
  * An event that any of its meters refuses contributes nothing at all: half an event is in no total.
+ *
+ * A correction (contract/corrections.ts) contributes what its own type, time and data say: a void nothing, since no meter
+ * has its type. What it does to the event that it names is not worked out here; its target is read, and told with the
+ * block. Whether a shape has one is found out once a block, so blocks without corrections pay for nothing.
  */
 import { isUtf8 } from 'node:buffer';
 import { BlockError, decodeBlock, textOf, type Block } from '../contract/block.ts';
-import { FIELD_LITERAL, FIELD_NUMBER } from '../contract/fields.ts';
+import { PATH_TARGET } from '../contract/corrections.ts';
+import { FIELD_LITERAL, FIELD_NUMBER, FIELD_TEXT } from '../contract/fields.ts';
+import { parseIdentity } from '../contract/identity.ts';
 import {
   countsEvents,
   groupsMaxOf,
@@ -48,14 +54,20 @@ export const REFUSALS = [
   'meter_value_missing',
   'meter_value_not_a_number',
   'meter_value_out_of_range',
+  'correction_target_unknown',
 ] as const satisfies readonly RejectionCode[];
 
 const MISSING = 1;
 const NOT_A_NUMBER = 2;
 const OUT_OF_RANGE = 3;
+/** Also of a correction whose target is no identity. */
+export const TARGET_UNKNOWN = 4;
 
 /** A scale that means: the mantissa is a number in `wide`, whose values are exact quantities. */
 export const WIDE = 255;
+
+/** As formatIdentity writes it. */
+const IDENTITY = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /** The last instant whose hour ClickHouse's DateTime can hold. An edge never lets one through beyond it. */
 const TIME_MAX_MS = 2 ** 32 * 1_000 - 1;
@@ -96,6 +108,14 @@ export interface BlockGroups {
   readonly ofKey: Uint32Array<ArrayBuffer>;
 }
 
+/** The corrections of a block, in order. */
+export interface Corrections {
+  /** The numbers of the events. */
+  readonly events: readonly number[];
+  /** The identity that each names, four words each. */
+  readonly targets: Uint32Array<ArrayBuffer>;
+}
+
 export interface Prepared {
   readonly block: Block;
   readonly tenants: readonly string[];
@@ -104,6 +124,8 @@ export interface Prepared {
   /** 0, or 1 + the number of the code in {@link REFUSALS}. */
   readonly refused: Uint8Array<ArrayBuffer>;
   readonly contributions: Contributions;
+  /** Null when there are none. */
+  readonly corrections: Corrections | null;
 }
 
 /** The plans of one tenant, type and shape: one for each epoch of the type's meters. */
@@ -238,12 +260,14 @@ class Preparation {
       }
       this.#start[at + 1] = this.#contributions;
     }
+    const corrections = this.#corrections(refused);
     const used = this.#contributions;
     return {
       block,
       tenants: this.#tenants,
       tenantOf,
       refused,
+      corrections,
       contributions: {
         buckets: this.#scratch.writer.take(),
         meters: this.#meterKeys,
@@ -262,6 +286,45 @@ class Preparation {
         },
       },
     };
+  }
+
+  /** The targets of corrections; refuses those of which it is no identity. */
+  #corrections(refused: Uint8Array): Corrections | null {
+    const cells = this.#targetCells();
+    if (cells === null) return null;
+    const block = this.#block;
+    const events: number[] = [];
+    const targets: number[] = [];
+    for (let at = 0; at < block.count; at++) {
+      const cell = cells[block.shape[at]!]!;
+      if (cell < 0 || refused[at] !== 0) continue;
+      const isText = (cell & 0xff) === FIELD_TEXT;
+      const text = isText ? this.#text(block.cells[block.cellStart[at]! + (cell >>> 8)]!) : '';
+      if (!IDENTITY.test(text)) {
+        refused[at] = TARGET_UNKNOWN;
+        continue;
+      }
+      events.push(at);
+      targets.push(...parseIdentity(text));
+    }
+    return events.length === 0 ? null : { events, targets: Uint32Array.from(targets) };
+  }
+
+  /** Of each shape, where the target of a correction stands (index of the cell << 8 | tag), or -1. Null for nowhere. */
+  #targetCells(): Int32Array | null {
+    const { shapeCount, shapeStart, shapeFields, textStart } = this.#block;
+    let cells: Int32Array | null = null;
+    for (let shape = 0; shape < shapeCount; shape++) {
+      const first = shapeStart[shape]!;
+      for (let field = first; field < shapeStart[shape + 1]!; field++) {
+        const path = shapeFields[field * 2]!;
+        if (textStart[path + 1]! - textStart[path]! !== PATH_TARGET.length) continue;
+        if (this.#text(path) !== PATH_TARGET) continue;
+        cells ??= new Int32Array(shapeCount).fill(-1);
+        cells[shape] = ((field - first) << 8) | (shapeFields[field * 2 + 1]! >>> 8);
+      }
+    }
+    return cells;
   }
 
   /** Adds the event's contributions; returns what refuses it, or 0. */

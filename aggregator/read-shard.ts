@@ -15,6 +15,13 @@ import { isLogError, LogError, type ShardLog, type Timing } from './ports.ts';
 /** The log is not the one that was read, or a part of it is missing. What was handed over before is sound. */
 export class LogLostError extends Error {
   override readonly name = 'LogLostError';
+  /** Whether it is a hole: the log is the one that was read, and messages of it are not handed over. */
+  readonly isHole: boolean;
+
+  constructor(message: string, options: { readonly cause?: unknown; readonly isHole?: boolean } = {}) {
+    super(message, { cause: options.cause });
+    this.isHole = options.isHole === true;
+  }
 }
 
 export interface ReadShardOptions {
@@ -27,8 +34,13 @@ export interface ReadShardOptions {
    * when there is none.
    */
   readonly last: LogMark | null;
-  /** Whether the log may go on behind a hole: that is known, and told. */
-  readonly holeAllowed: boolean;
+  /**
+   * The log may begin with a hole that ends at this sequence or before it: it was there when the incarnation began, so
+   * it is known, and told. What was acknowledged behind it is not: a broker that writes behind a damaged record hands
+   * nothing over until it begins another file, and everything between is a hole that has grown since. The edges hold
+   * those messages, and release them when a watermark passes them, so they have to learn of a new incarnation first.
+   */
+  readonly holeUntil: number;
   readonly maxBytesInFlight: number;
   readonly log: Log;
   readonly timing: Timing;
@@ -98,7 +110,8 @@ export async function* readShard(
       if ((await compared()) !== null) break;
       if (sequence !== next) {
         const hole = `${shardLog.name} continues at ${sequence} where ${next} was next: messages are missing`;
-        if (!o.holeAllowed || next !== o.behind + 1) throw new LogLostError(hole);
+        const isKnown = next === o.behind + 1 && sequence - 1 <= o.holeUntil;
+        if (!isKnown) throw new LogLostError(hole, { isHole: true });
         o.log.error({ stream: shardLog.name, missingFrom: next, missingTo: sequence - 1 }, hole);
       }
       const mark = markOf(sequence, timeMs, data);

@@ -14,6 +14,8 @@ export interface Recovered {
   readonly streamCreated: string;
   /** The sequence behind which the incarnation began. */
   readonly beganBehind: number;
+  /** Up to where the log may have a hole behind the watermark. */
+  readonly holeUntil: number;
   /** The newest message that the tables speak of, at the watermark or ahead of it; null when there is none. */
   last: LogMark | null;
   readonly registry: MeterRegistry;
@@ -37,13 +39,14 @@ export interface RecoverOptions extends IncarnationOptions {
 /** @throws IncarnationError when nothing that could be done would be right. */
 export async function recover(o: RecoverOptions): Promise<Recovered> {
   const { tables, shard } = o;
-  const { watermark, beganBehind, last, loss } = await findStanding(o);
+  const { watermark, beganBehind, last, holeUntil, loss } = await findStanding(o);
   if (loss !== null) o.onLoss(loss);
   const { incarnation, streamCreated } = watermark;
   return {
     incarnation,
     streamCreated,
     beganBehind,
+    holeUntil,
     last,
     watermark,
     registry: await tables.loadRegistry(shard, watermark),

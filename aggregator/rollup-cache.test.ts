@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { contributionsOf } from '../test/contributions.ts';
 import { BucketWriter } from './bucket.ts';
 import { RollupCache, type RowsWanted, type Unloaded } from './rollup-cache.ts';
+import type { StoredRollup } from './rollup-key.ts';
 
 const KEY = '000102030405060708090a0b0c0d0e0f';
 const writer = new BucketWriter(KEY);
@@ -135,3 +136,44 @@ test('every key has one row, whatever the texts are, in whatever order and block
 
 const textOf = ({ tenant, meter, subject, hourSeconds, dimensions }: Wanted): string =>
   JSON.stringify([tenant, meter, subject, hourSeconds, dimensions]);
+
+test('rows that were made anew are taken as they are stored, in either generation; others stay', () => {
+  const cache = new RollupCache(4, -1, KEY);
+  const stored = (subject: string, sum: string): StoredRollup => ({
+    ...key(subject),
+    ...{ value_count: '1', value_sum: sum, value_min: sum, value_max: sum, value_latest: sum },
+    ...{ latest_time_ms: '5', latest_position: '72057594038009855', position: '72057594038009855' },
+  });
+  const add = (subject: string, value: number): void => {
+    const [row] = find(cache, key(subject)).rows;
+    cache.rows.fold(row!, value, 0, 1, 70_000, 1);
+  };
+  const sumOf = (subject: string): bigint => {
+    const [row] = find(cache, key(subject)).rows;
+    return cache.rows.asWide(row!).sum;
+  };
+  // Too large for a number: the row goes wide, and must forget it.
+  add('older', Number.MAX_SAFE_INTEGER);
+  cache.rows.fold(find(cache, key('older')).rows[0]!, Number.MAX_SAFE_INTEGER, 0, 1, 70_001, 1);
+  add('other', 7);
+  cache.trim();
+  add('newer', 8);
+  cache.refresh([stored('older', '1.5'), stored('newer', '2'), stored('unheard of', '3')], 1);
+  expect([sumOf('older'), sumOf('newer'), sumOf('other')]).toEqual([
+    1_500_000_000n,
+    2_000_000_000n,
+    7_000_000_000n,
+  ]);
+  // What lies at or below the stored position is in it.
+  const [row] = find(cache, key('newer')).rows;
+  expect(cache.rows.fold(row!, 1, 0, 1, 72_000, 1)).toBe(false);
+  expect(cache.rows.fold(row!, 1, 0, 1, 200_000, 1)).toBe(true);
+});
+
+test('what is forgotten is asked for anew, up to the hour that is given', () => {
+  const cache = new RollupCache(100, -1, KEY);
+  expect(find(cache, key('a')).asked).toEqual([]);
+  cache.forget(10_800);
+  expect(cache.size).toBe(0);
+  expect(find(cache, key('a'), key('b', 10_800), key('c', 14_400)).asked).toEqual(['a', 'b']);
+});

@@ -100,13 +100,54 @@ export class RollupCache {
 
   /** The key of a row of the current generation, as texts. */
   keyOf(row: number): RollupKey {
-    const { bucket, meter, buckets } = this.rows;
+    return this.keyIn(this.rows, row);
+  }
+
+  /** The key of a row of any generation. */
+  keyIn({ bucket, meter, buckets }: RollupRows, row: number): RollupKey {
     const number = bucket[row]!;
     return {
       tenant: this.tenants.names[buckets.tenant[number]!]!,
       meter: this.meters.names[meter[row]!]!,
       ...bucketParts(buckets.bytes, buckets.start[number]!),
     };
+  }
+
+  /**
+   * Takes rows as the table has them now, made anew behind our back. What is not in memory is passed over: of an hour
+   * that is not asked for, every row that the table can have is one that was folded here.
+   */
+  refresh(stored: readonly StoredRollup[], incarnation: number): void {
+    const tenants = this.tenants.numbers(stored.map(({ tenant }) => tenant));
+    const meters = this.meters.numbers(stored.map(({ meter }) => meter));
+    const writer = this.#overflow;
+    stored.forEach(({ hourSeconds, subject, dimensions }, at) => {
+      writer.begin(hourSeconds, dimensions.length);
+      writer.text(subject);
+      for (const dimension of dimensions) writer.text(dimension);
+      writer.end(tenants[at]!);
+    });
+    const { bytes, start, hash } = writer.take();
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    stored.forEach((one, at) => {
+      for (const rows of [this.rows, this.#previous]) {
+        const [from, to] = [start[at]!, start[at + 1]!];
+        const bucket = rows.buckets.find(tenants[at]!, view, from, to, hash[at * 2]!, hash[at * 2 + 1]!);
+        const row = bucket < 0 ? -1 : rows.find(bucket, meters[at]!);
+        if (row < 0) continue;
+        rows.load(row, one, incarnation);
+        break;
+      }
+    });
+  }
+
+  /** Drops everything. The table may have rows that were never here, of hours before `hourSeconds`. */
+  forget(hourSeconds: number): void {
+    this.groups.forget(hourSeconds);
+    this.#knownAfter = Math.max(this.#knownAfter, this.#previousHour, this.#currentHour, hourSeconds);
+    [this.rows, this.#previous] = [new RollupRows(), new RollupRows()];
+    [this.#currentHour, this.#previousHour] = [-1, -1];
+    this.turn += 1;
   }
 
   /**

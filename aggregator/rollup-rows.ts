@@ -80,6 +80,7 @@ export class RollupRows {
 
   /** A row as it was stored, seen from the incarnation that goes on with it. */
   load(row: number, stored: StoredTotals, incarnation: number): void {
+    this.wide.delete(row);
     this.events[row] = Number(stored.value_count);
     this.position[row] = seenFrom(incarnation, BigInt(stored.position));
     this.latestTimeMs[row] = Number(stored.latest_time_ms);

@@ -2,6 +2,7 @@
 import { OVERFLOW_GROUP } from '../contract/meter.ts';
 import { endOfMessage, unpackPosition } from '../contract/position.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
+import { loadBackfills, loadFilledGroups } from './backfill-store.ts';
 import type { StoredGroups } from './group-book.ts';
 import { definedOf, type StoredMeter } from './meter-row.ts';
 import { seenFrom } from './position-in-shard.ts';
@@ -12,11 +13,13 @@ import type { Watermark } from './watermark.ts';
 
 const TABLES = [
   'events',
+  'corrections',
   'rollup_hour',
   'refused_events',
   'verdict_totals',
   'received_totals',
   'meters',
+  'backfills',
   'watermarks',
   'log_marks',
   'incarnations',
@@ -87,6 +90,7 @@ export async function loadRegistry(
     { shard, position: endOfMessage(watermark.incarnation, watermark.sequence).toString() },
   );
   for (const row of rows) registry.load(definedOf(row));
+  for (const changed of await loadBackfills(ch, shard, watermark)) registry.loadBackfill(changed);
   return registry;
 }
 
@@ -167,6 +171,8 @@ export async function loadGroups(
       );
     }
   }
+  // Of an hour that was backfilled, empty rows do not tell which groups they are of.
+  for (const [hour, groups] of await loadFilledGroups(ch, shard, meterHours)) found.set(hour, groups);
   return found;
 }
 

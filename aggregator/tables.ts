@@ -3,6 +3,8 @@
  * insert. It keeps the epochs of the shards that were taken over through it.
  */
 import { GuardError, type ClickHouse, type Guard } from '../runtime/clickhouse.ts';
+import { backfillRow, partsOf } from './backfill-store.ts';
+import { loadRetired, loadScope, recount, settleCorrections } from './corrections-store.ts';
 import { lookUpIdentities } from './dedupe/look-up.ts';
 import { loadIndex } from './dedupe/rebuild.ts';
 import { FencedError, fenceOf } from './fence.ts';
@@ -10,6 +12,7 @@ import {
   countUnfinished,
   finishIncarnation,
   loadBeginnings,
+  loadFirstMarks,
   loadMarksAt,
   loadNewestMark,
   runningInserts,
@@ -18,6 +21,7 @@ import {
 import { meterRow } from './meter-row.ts';
 import { takeOver } from './owners.ts';
 import type { EncodedRows, Ownership, Tables, Timing } from './ports.ts';
+import { shardOf } from './recount.ts';
 import { EVENT_COLUMNS, REFUSED_COLUMNS } from './raw-rows.ts';
 import { ROLLUP_COLUMNS } from './rollup-columns.ts';
 import { marksRow, receivedRows, verdictRows, watermarkRow } from './rows.ts';
@@ -107,15 +111,24 @@ export function clickHouseTables({ ch, owner, timing, mayWrite }: TablesOptions)
     saveBeginning: (shard, beginning, nowMs) =>
       fenced([shard], (fence) => saveBeginning(ch, shard, beginning, nowMs, fence)),
     loadNewestMark: (...of) => loadNewestMark(ch, ...of),
+    loadFirstMarks: (...of) => loadFirstMarks(ch, ...of),
     loadMarksAt: (...of) => loadMarksAt(ch, ...of),
     countUnfinished: (rows) => countUnfinished(ch, rows),
     finishIncarnation: (rows) => fenced([rows.shard], (fence) => finishIncarnation(ch, rows, fence)),
+    settleCorrections: (range) => fenced([range.shard], (fence) => settleCorrections(ch, range, fence)),
+    loadRetired: (...of) => loadRetired(ch, ...of),
+    async recount(what) {
+      for (const scope of await partsOf(ch, what.scope))
+        await fenced([shardOf(scope)], (fence) => recount(ch, { ...what, scope }, fence));
+    },
+    loadScope: (...of) => loadScope(ch, ...of),
     runningInserts: () => runningInserts(ch),
     insertMarks: (marks, nowMs) => json('log_marks', marks, (one) => marksRow(one, nowMs)),
     insertEvents: (parts, shards) => native('events', EVENT_COLUMNS, parts, shards),
     insertRefused: (parts, shards) => native('refused_events', REFUSED_COLUMNS, parts, shards),
     insertRollups: (parts, shards) => native('rollup_hour', ROLLUP_COLUMNS, parts, shards),
     insertMeters: (meters) => json('meters', meters, meterRow),
+    insertBackfills: (changes) => json('backfills', changes, backfillRow),
     insertReceived: (counters) => json('received_totals', counters, receivedRows),
     insertVerdicts: (counters) => json('verdict_totals', counters, verdictRows),
     insertWatermarks: (watermarks, nowMs) =>

@@ -2,7 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { VERDICTS, type Verdict } from '../contract/verdicts.ts';
 import { DedupeIndex } from './dedupe/index.ts';
-import { decideBlock, unknownIn } from './verdict.ts';
+import { EARLIER, positionInShard } from './position-in-shard.ts';
+import { REFUSALS, TARGET_UNKNOWN, type Corrections } from './prepare.ts';
+import { decideBlock, oldestOriginal, unknownIn, unknownTargets } from './verdict.ts';
 
 /** An event as [identity, payload], with `!` behind the identity when a meter refuses it. */
 type Told = readonly [string, number];
@@ -126,5 +128,73 @@ describe('verdicts', () => {
         });
       }),
     );
+  });
+});
+
+describe('corrections', () => {
+  /** An event as one letter; a correction as its own letter and that of its target, such as `v>a`. */
+  const decideTold = (index: DedupeIndex, sequence: number, told: readonly string[], refusing = '') => {
+    const block = blockOf(told.map((one) => [one, 1]));
+    const corrections = correctionsOf(told);
+    const refused = Uint8Array.from(told, (one) => (refusing.includes(one[0]!) ? 1 : 0));
+    const verdicts = decideBlock(index, block, refused, sequence, corrections);
+    const said = Array.from(verdicts, (verdict, at) =>
+      VERDICTS[verdict] === 'rejected' ? REFUSALS[refused[at]! - 1]! : VERDICTS[verdict]!,
+    );
+    return { said, oldest: corrections === null ? null : oldestOriginal(index, corrections, verdicts) };
+  };
+  const correctionsOf = (told: readonly string[]): Corrections | null => {
+    const events = told.flatMap((one, at) => (one.length > 1 ? [at] : []));
+    const targets = events.flatMap((at) => [told[at]!.charCodeAt(2), 0, 0, 0]);
+    return events.length === 0 ? null : { events, targets: Uint32Array.from(targets) };
+  };
+  const unknown = 'correction_target_unknown';
+  const cases: readonly [string, readonly (readonly string[])[], readonly (readonly string[])[]][] = [
+    ['of an event before it', [['a'], ['v>a']], [['counted'], ['counted']]],
+    ['of an event of its own message', [['a', 'v>a']], [['counted', 'counted']]],
+    ['of an event behind it', [['v>a', 'a']], [[unknown, 'counted']]],
+    ['of nothing, and again behind it', [['v>a'], ['a'], ['v>a']], [[unknown], ['counted'], ['counted']]],
+    ['again', [['a', 'v>a', 'v>a'], ['v>a']], [['counted', 'counted', 'duplicate'], ['duplicate']]],
+    ['of a correction that counts too', [['a', 'v>a', 'w>a']], [['counted', 'counted', 'counted']]],
+    ['of a refused event', [['z'], ['v>z']], [['meter_value_missing'], [unknown]]],
+    ['that a meter refuses', [['a', 'z>a']], [['counted', 'meter_value_missing']]],
+    ['of itself', [['v>v']], [[unknown]]],
+  ];
+  test.each(cases)('%s', (_, blocks, expected) => {
+    const index = new DedupeIndex(100);
+    expect(blocks.map((told, at) => decideTold(index, at + 1, told, 'z').said)).toEqual(expected);
+  });
+
+  test('the oldest original that a counted one names is told', () => {
+    const index = new DedupeIndex(100);
+    expect(decideTold(index, 1, ['a', 'b'])).toMatchObject({ oldest: null });
+    expect(decideTold(index, 2, ['v>b', 'w>c'])).toMatchObject({ oldest: positionInShard(1, 1) });
+    expect(decideTold(index, 3, ['c', 'w>c', 'x>b'])).toMatchObject({ oldest: positionInShard(1, 1) });
+    expect(decideTold(index, 4, ['v>b', 'y>q'])).toMatchObject({ oldest: null });
+    index.put(Uint32Array.of('q'.charCodeAt(0), 0, 0, 0), 0, EARLIER, Uint32Array.of(1, 0), 0);
+    expect(decideTold(index, 5, ['y>q', 'z>c'])).toMatchObject({ oldest: EARLIER });
+  });
+
+  test('an original that a crashed flush left behind the watermark does not count before its place', () => {
+    const index = new DedupeIndex(100);
+    const block = blockOf([['a', 1]]);
+    index.put(block.identity, 0, positionInShard(9, 0), block.payloadHash, 0);
+    expect(decideTold(index, 4, ['v>a']).said).toEqual([unknown]);
+    expect(decideTold(index, 9, ['a']).said).toEqual(['counted']);
+    expect(decideTold(index, 10, ['v>a']).said).toEqual(['counted']);
+  });
+
+  test('a target that the index may have forgotten is asked for', () => {
+    const index = new DedupeIndex(4);
+    for (let sequence = 1; sequence < 40; sequence++) {
+      decideTold(index, sequence, [String.fromCharCode(200 + sequence)]);
+      index.rotate(positionInShard(sequence, 0));
+    }
+    const corrections = correctionsOf([`v>${String.fromCharCode(201)}`, `w>${String.fromCharCode(239)}`])!;
+    expect(unknownTargets(index, corrections)).toEqual([0]);
+  });
+
+  test('the reason is the code that it says', () => {
+    expect(REFUSALS[TARGET_UNKNOWN - 1]).toBe(unknown);
   });
 });

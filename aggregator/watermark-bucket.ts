@@ -11,6 +11,7 @@ import type { Log } from '../runtime/log.ts';
 import type { Timing, WatermarkBoard } from './ports.ts';
 import type { Watermark } from './watermark.ts';
 
+const FIRST_INCARNATION = 1;
 const PUT_EVERY_MS = 250;
 const RETRY = { baseMs: 500, maxMs: 5_000 };
 /** Of failures in a row one is a warning each minute, the others are for debugging. */
@@ -42,8 +43,9 @@ export class WatermarkBucket {
 
   /** Returns at once, and never throws. */
   tell(shard: number, { incarnation, sequence, fingerprint }: Watermark): void {
-    // Behind no message there is nothing to forget.
-    if (fingerprint === '') return;
+    // Behind no message there is nothing to forget. But a new incarnation of a log that has nothing in it must be told:
+    // until then the edges believe that what the old one acknowledged is in it, and send it only with the next event.
+    if (fingerprint === '' && incarnation === FIRST_INCARNATION) return;
     this.#newest.set(shard, { shard, incarnation, sequence, fingerprint });
     this.#begin(shard);
   }

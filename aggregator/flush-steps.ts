@@ -1,0 +1,359 @@
+/**
+ * What a flush writes, in which order. The order of the steps is the guarantee; a crash after each is told beside it.
+ * Every row's version is a position of the log, so repeating a step, or the whole flush after a restart, writes the
+ * same rows.
+ *
+ * A flush may hold messages that change what earlier events add: corrections, and whatever else a decided message asks
+ * to have recounted. Their rows are left out of the rollups that were folded, and made anew from raw rows as they hold
+ * at the end of the flush (recount.ts tells why that is exact, flush-recount.ts does it). What is in memory of them is
+ * not right until it was read back, so nothing is folded behind such a flush before it has ended.
+ */
+import { endOfMessage } from '../contract/position.ts';
+import { VERDICTS } from '../contract/verdicts.ts';
+import type { Log } from '../runtime/log.ts';
+import type { Backlog } from './backlog.ts';
+import type { ShardConsumer } from './consume.ts';
+import {
+  countersOf,
+  countVerdicts,
+  eventsIn,
+  nothingDerived,
+  rowsOf,
+  watermarkAfter,
+  withRows,
+  type Batch,
+  type Derived,
+  type EventsItem,
+  type Gathered,
+} from './flush-batch.ts';
+import {
+  neededBy,
+  rangeOf,
+  rowsOutside,
+  scopesOf,
+  type Recounting,
+  type RecountOfShard,
+} from './flush-recount.ts';
+import { foldBlock } from './fold.ts';
+import type { Measurements } from './measurements.ts';
+import { OverflowWarnings } from './overflow-warnings.ts';
+import type { Patience } from './patience.ts';
+import type { Tables, Timing } from './ports.ts';
+import type { MeterHour } from './prepare.ts';
+import { encodeUnreadable, type DecidedBlock, type RawRows } from './raw-rows.ts';
+import type { RowsWanted, Unloaded } from './rollup-cache.ts';
+import { encodeRollups } from './rollup-columns.ts';
+import type { Watermark } from './watermark.ts';
+import type { Workers } from './workers.ts';
+
+export interface FlushOptions {
+  readonly tables: Tables;
+  readonly workers: Workers;
+  readonly backlog: Backlog;
+  readonly patience: Patience;
+  readonly measurements: Measurements;
+  readonly timing: Timing;
+  readonly log: Log;
+  readonly intervalMs: number;
+  readonly eventsMax: number;
+  /** Called after each watermark, with what of a log is behind it. */
+  onWatermark(consumer: ShardConsumer, watermark: Watermark, bytes: number): void;
+}
+
+/** The rows of a block, by numbers that hold for one turn of the cache. */
+interface PlacedBlock {
+  readonly wanted: RowsWanted;
+  readonly turn: number;
+  readonly rowOf: Int32Array;
+  readonly overflowed: readonly MeterHour[];
+}
+
+/** Events encoded in one job of a worker. */
+const ENCODE_EVENTS = 50_000;
+
+export class FlushSteps {
+  readonly #options: FlushOptions;
+  /** Throws when something has failed for good, so that nothing is asked or written any more. */
+  readonly #throwFailure: () => void;
+  readonly #overflowWarnings = new OverflowWarnings();
+  #mark = 0;
+
+  constructor(options: FlushOptions, throwFailure: () => void) {
+    this.#options = options;
+    this.#throwFailure = throwFailure;
+  }
+
+  /**
+   * Everything that a flush needs before its first insert. What it writes of its own is which messages were read:
+   * a crash after that leaves marks of messages that are read again.
+   */
+  async gather(batches: readonly Batch[], fail: (error: unknown) => void): Promise<Gathered> {
+    const { tables, timing } = this.#options;
+    const marks = batches.map(({ consumer, items }) => ({
+      shard: consumer.shard,
+      incarnation: consumer.state.incarnation,
+      marks: items,
+    }));
+    const marked = this.#insert('log_marks', marks.length, () => tables.insertMarks(marks, timing.now()));
+    marked.catch(fail);
+    const placed = await this.#place(batches);
+    const derived = this.#derive(batches, placed);
+    const raw = await this.#encodeRaw(batches);
+    await marked;
+    return { batches, derived, raw };
+  }
+
+  async write({ batches, derived, raw }: Gathered, startedMs: number): Promise<void> {
+    const { tables, timing, measurements } = this.#options;
+
+    // 1. Raw rows: the truth comes first, with the definitions that it is read with. The marks of the messages
+    //    are there already. A crash after this reads the same events again, finds them in the index at their own
+    //    positions, and writes them again as the same rows. Should the broker have lost the messages by then, the
+    //    marks tell, and these rows are what the next step is made up from (incarnation.ts).
+    const shards = batches.map(({ consumer }) => consumer.shard);
+    const events = withRows(raw.map((part) => part.events));
+    await Promise.all([
+      this.#insert('events', rowsOf(events), () => tables.insertEvents(events, shards)),
+      this.#insert('meters', derived.meters.length, () => tables.insertMeters(derived.meters)),
+      this.#insert('backfills', derived.backfills.length, () => tables.insertBackfills(derived.backfills)),
+    ]);
+
+    // 2. What was refused, whole: behind the raw rows that it contradicts, and before the counters that count it.
+    //    A crash after this, or in between, reads it again and writes the same rows.
+    const refused = withRows(raw.map((part) => part.refused));
+    if (derived.unreadable.length > 0) {
+      refused.push({ rows: derived.unreadable.length, body: encodeUnreadable(derived.unreadable) });
+    }
+    await this.#insert('refused_events', rowsOf(refused), () => tables.insertRefused(refused, shards));
+
+    // 3. Which events were retired, where there are corrections. A crash after this leaves rows of `corrections` at
+    //    positions beyond the watermark, which follow from the raw rows and are written again as they are.
+    const recountings = await Promise.all(derived.recounts.map((of) => this.#settle(of)));
+
+    // 4. What follows from the log up to here, each table for itself: rollups, folded or recounted, and counters. A
+    //    crash leaves some of it at positions beyond the watermark, and of no event that has not its row. All of it is
+    //    absolute: the replay finds those positions in the rows and adds nothing, and writes what is missing.
+    const { received, verdicts, watermarks } = derived;
+    const rollups = [...derived.rollups, ...recountings.flatMap(rowsOutside)];
+    await Promise.all([
+      this.#insert('rollup_hour', rowsOf(rollups), () => tables.insertRollups(rollups, shards)),
+      this.#insert('received_totals', countersOf(received), () => tables.insertReceived(received)),
+      this.#insert('verdict_totals', countersOf(verdicts), () => tables.insertVerdicts(verdicts)),
+      ...recountings.map((of) => this.#recount(of)),
+    ]);
+
+    // 5. The watermark: from now on a restart begins behind these messages. It vouches for everything above,
+    //    so it is written only after all of it was acknowledged.
+    const flushedAtMs = timing.now();
+    await this.#insert('watermarks', watermarks.length, () =>
+      tables.insertWatermarks(watermarks, flushedAtMs),
+    );
+
+    // 6. Tell. A crash before this delays the ledger until it asks by itself.
+    this.#tell(batches, derived);
+    measurements.flush.observe((timing.elapsedMs() - startedMs) / 1_000);
+  }
+
+  async #settle(of: RecountOfShard): Promise<Recounting> {
+    const { tables } = this.#options;
+    const scopes = scopesOf(of);
+    const range = rangeOf(of);
+    if (range === null) return { of, scopes, retired: [] };
+    await this.#until('corrections', () => tables.settleCorrections(range));
+    const retired = await this.#until('corrections', () => tables.loadRetired(range));
+    return { of, scopes, retired };
+  }
+
+  /** Makes the rows anew, and reads back what is in memory of them. */
+  async #recount({ of, scopes }: Recounting): Promise<void> {
+    const { tables, log } = this.#options;
+    const { until, overflowing, consumer } = of;
+    const { rollups, incarnation } = consumer.state;
+    for (const scope of scopes) {
+      await this.#until('a recount', () => tables.recount({ scope, until, overflowing }));
+      // A meter's hours may be rows without number, and rows that never were in memory: all are asked for when needed.
+      if (scope.kind === 'meter') {
+        rollups.forget(scope.toSeconds);
+        log.info(scope, 'the hours of a meter were counted anew');
+      } else rollups.refresh(await this.#until('a recount', () => tables.loadScope(scope)), incarnation);
+    }
+  }
+
+  /** Which rows each block adds to; those that are in ClickHouse and not in memory are loaded, all at once. */
+  async #place(batches: readonly Batch[]): Promise<Map<EventsItem, PlacedBlock>> {
+    const { tables } = this.#options;
+    const placed = new Map<EventsItem, PlacedBlock>();
+    for (const { consumer, items } of batches) {
+      const { shard } = consumer;
+      const { rollups, incarnation } = consumer.state;
+      await this.#knowGroups(consumer, eventsIn(items));
+      const unloaded: Unloaded[] = [];
+      for (const item of eventsIn(items)) {
+        const { tenants, contributions } = item.prepared;
+        const { keys, overflowed } = rollups.groups.place({ verdicts: item.verdicts, contributions });
+        for (const [hour, count] of overflowed) this.#tellOverflow(shard, hour, count);
+        const wanted = { tenants, contributions, overflowed: keys };
+        placed.set(item, {
+          wanted,
+          turn: rollups.turn,
+          rowOf: rollups.find(wanted, unloaded),
+          overflowed: [...overflowed.keys()],
+        });
+      }
+      if (unloaded.length > 0) {
+        const keys = unloaded.map(({ key }) => key);
+        const stored = await this.#until('rollups of a flush', () => tables.loadRollups(shard, keys));
+        rollups.enter(unloaded, stored, incarnation);
+      }
+    }
+    return placed;
+  }
+
+  /** Asks for the groups of which it is not known here whether they have rows of their own (group-book.ts). */
+  async #knowGroups({ shard, state }: ShardConsumer, items: readonly EventsItem[]): Promise<void> {
+    const { tables } = this.#options;
+    const { groups } = state.rollups;
+    const blocks = items.map(({ verdicts, prepared: { contributions } }) => ({ verdicts, contributions }));
+    const unknown = groups.unknown(blocks);
+    if (unknown.length === 0) return;
+    const texts = unknown.map(({ text }) => text);
+    groups.enter(unknown, await this.#until('groups of a flush', () => tables.loadGroups(shard, texts)));
+  }
+
+  #tellOverflow(shard: number, hour: MeterHour, count: number): void {
+    const { measurements, log, timing } = this.#options;
+    measurements.overflowed.inc(count);
+    if (!this.#overflowWarnings.isDue(hour, timing.now())) return;
+    const [tenant, meter] = JSON.parse(hour.text) as [string, string];
+    log.warn(
+      { shard, tenant, meter, groupsMax: hour.groupsMax },
+      'a meter has more groups in an hour than its bound: further ones are counted together as __overflow__',
+    );
+  }
+
+  /** Folds and counts, and gathers what is to be written besides the raw rows. */
+  #derive(batches: readonly Batch[], placed: ReadonlyMap<EventsItem, PlacedBlock>): Derived {
+    const mark = ++this.#mark;
+    const derived = nothingDerived();
+    for (const { consumer, items } of batches) {
+      const { shard, state } = consumer;
+      const { incarnation, tally, rollups } = state;
+      const touched: number[] = [];
+      let bytes = 0;
+      for (const item of items) {
+        bytes += item.bytes;
+        if (item.kind === 'events') {
+          const { block, contributions } = item.prepared;
+          const { sequence, verdicts } = item;
+          const { wanted, turn, rowOf } = placed.get(item)!;
+          foldBlock(
+            { incarnation, sequence, time: block.time, verdicts, contributions },
+            rollups.rows,
+            // The flush before may have been written, and the rows turned over, while this one was placed.
+            turn === rollups.turn ? rowOf : rollups.find(wanted, []),
+            mark,
+            touched,
+          );
+          tally.countBlock(item.prepared, verdicts, sequence);
+        } else if (item.kind === 'unreadable') {
+          const { sequence, timeMs, message } = item;
+          derived.unreadable.push({ shard, incarnation, sequence, timeMs, message });
+          tally.countUnreadable(sequence);
+        } else {
+          const position = endOfMessage(incarnation, item.sequence);
+          if (item.kind === 'meter') {
+            if (item.defined !== null) derived.meters.push({ shard, position, defined: item.defined });
+          } else if (item.changed !== null) {
+            derived.backfills.push({ shard, position, changed: item.changed });
+          }
+        }
+      }
+      const needed = neededBy(consumer, items);
+      if (needed !== null) {
+        const overflowing = eventsIn(items).flatMap((item) => placed.get(item)!.overflowed);
+        const texts = [...new Set(overflowing.map(({ text }) => text))];
+        derived.recounts.push({ ...needed, rows: rollups.rows, touched, overflowing: texts });
+      } else if (touched.length > 0) {
+        derived.rollups.push({
+          rows: touched.length,
+          body: encodeRollups(shard, incarnation, rollups, touched),
+        });
+      }
+      // Copies: the next flush counts on while this one is written, and inserts are made again.
+      const changed = tally.takeChanged().map((counter) => ({ ...counter }));
+      const received = changed.filter(({ verdict }) => verdict === '');
+      const verdicts = changed.filter(({ verdict }) => verdict !== '');
+      derived.received.push({ shard, incarnation, counters: received });
+      derived.verdicts.push({ shard, incarnation, counters: verdicts });
+      const { sequence, timeMs, checksum } = items.at(-1)!;
+      const last = { sequence, timeMs, checksum };
+      derived.watermarks.push({ consumer, shard, watermark: watermarkAfter(items, consumer), last, bytes });
+    }
+    return derived;
+  }
+
+  /** Gives the blocks' memory to the workers, which do not give it back. */
+  async #encodeRaw(batches: readonly Batch[]): Promise<RawRows[]> {
+    const jobs: DecidedBlock[][] = [];
+    let job: DecidedBlock[] = [];
+    let events = 0;
+    for (const { consumer, items } of batches) {
+      for (const { sequence, verdicts, prepared } of eventsIn(items)) {
+        const { block, refused } = prepared;
+        const { incarnation } = consumer.state;
+        job.push({ shard: consumer.shard, incarnation, sequence, block, verdicts, refused });
+        events += block.count;
+        if (events >= ENCODE_EVENTS) {
+          jobs.push(job);
+          [job, events] = [[], 0];
+        }
+      }
+    }
+    if (job.length > 0) jobs.push(job);
+    return Promise.all(jobs.map((blocks) => this.#options.workers.encode(blocks)));
+  }
+
+  /** As often as it takes, as long as nothing has failed for good. */
+  #until<T>(what: string, request: () => Promise<T>): Promise<T> {
+    return this.#options.patience.until(what, async () => {
+      this.#throwFailure();
+      return request();
+    });
+  }
+
+  async #insert(table: string, rows: number, insert: () => Promise<void>): Promise<void> {
+    if (rows === 0) return;
+    const { measurements } = this.#options;
+    await this.#until(table, insert);
+    measurements.rows.inc({ table }, rows);
+  }
+
+  #tell(batches: readonly Batch[], derived: Derived): void {
+    const { backlog, measurements, onWatermark, log, timing } = this.#options;
+    for (const { consumer, watermark, last, bytes } of derived.watermarks) {
+      consumer.state.rollups.trim();
+      consumer.reached(watermark, last);
+      backlog.release(bytes);
+      const position = endOfMessage(watermark.incarnation, watermark.sequence).toString();
+      try {
+        consumer.shardLog.tell({ shard: consumer.shard, position });
+      } catch (error) {
+        log.debug({ error }, 'a flush notice was not sent');
+      }
+      onWatermark(consumer, watermark, bytes);
+    }
+    const now = timing.now();
+    const byVerdict = countVerdicts(batches);
+    for (const { items } of batches) {
+      for (const { prepared } of eventsIn(items)) {
+        const lagMs = now - prepared.block.acceptedAtMs;
+        if (lagMs >= 0) measurements.lag.observe({ stage: 'visible' }, lagMs / 1_000);
+      }
+    }
+    VERDICTS.forEach((verdict, at) => {
+      if (byVerdict[at]! > 0) measurements.events.inc({ verdict }, byVerdict[at]!);
+    });
+    if (derived.unreadable.length > 0)
+      measurements.events.inc({ verdict: 'rejected' }, derived.unreadable.length);
+  }
+}
