@@ -15,7 +15,16 @@ import { unaccounted, VERDICTS, type Verdict } from '../contract/verdicts.ts';
 import type { Window } from '../contract/window.ts';
 import { QueryError, type ClickHouse } from '../runtime/clickhouse.ts';
 import type { Db } from '../runtime/postgres.ts';
+import {
+  readRowTotals,
+  stagesOf,
+  type ConservationStages,
+  type Counters,
+  type LedgerTotals,
+  type StripeTotals,
+} from './conservation-stages.ts';
 import type { LedgerContext } from './context.ts';
+import { readEdgeReport } from './edge-totals.ts';
 import { checkWaiting, noteChanges, readCheckState, type CheckBudget } from './rollup-check.ts';
 import { listCustomers, type Customer } from './customers.ts';
 import { listMeters } from './meters.ts';
@@ -53,6 +62,8 @@ export interface Conservation {
     /** How much of the running sweep is done, in thousandths; null when none is running. */
     readonly sweepPermille: number | null;
   };
+  /** The same by stage, so that it can be seen where something differs. */
+  readonly stages: ConservationStages;
   /** Subjects with usage that belongs to no customer, or lies before its customer's anchor. */
   readonly unassigned: { readonly subjects: bigint };
 }
@@ -76,22 +87,26 @@ export async function readConservation(
     // The hours go on waiting, and the report says so.
     if (!(error instanceof QueryError)) throw error;
   }
-  const [counters, check, ledger, stripeCents, subjects] = await Promise.all([
-    readCounters(ch, tenant),
+  // Before the counters: what is answered or counted in between shows as received, and not as missing.
+  const edge = await readEdgeReport(pg, tenant);
+  const counters = await readCounters(ch, tenant);
+  const [check, ledger, stripe, subjects, rows] = await Promise.all([
     readCheckState(pg, tenant),
-    readLedgerDrift(pg, ch, tenant),
-    readStripeDrift(pg, tenant),
+    readLedgerTotals(pg, ch, tenant),
+    readStripeTotals(pg, tenant),
     countUnassigned(pg, tenant),
+    readRowTotals(ch, tenant, counters),
   ]);
   return {
     ...counters,
-    drift: { rollup: check.findings, ledger, stripeCents },
+    drift: { rollup: check.findings, ledger: ledger.difference, stripeCents: stripe.difference },
     checked: {
       changesToMs: check.isIncomplete ? null : (check.waitingSinceMs ?? askedMs),
       waitingHours: check.waitingHours,
       sweptToMs: check.sweptToMs,
       sweepPermille: check.sweepPermille,
     },
+    stages: stagesOf({ edge, counters, rows, differingHours: check.findings, ledger, stripe }),
     unassigned: { subjects },
   };
 }
@@ -105,11 +120,6 @@ const COUNTERS = `
   )
   GROUP BY verdict`;
 
-export interface Counters extends Readonly<Record<Verdict, bigint>> {
-  readonly received: bigint;
-  readonly unaccounted: bigint;
-}
-
 /** Of one tenant, or of all together (null), with what no tenant can be told of. */
 export async function readCounters(ch: ClickHouse, tenant: string | null): Promise<Counters> {
   const rows = await ch.rows<{ verdict: string; total: string }>(COUNTERS, { tenant: tenant ?? '' });
@@ -122,12 +132,20 @@ export async function readCounters(ch: ClickHouse, tenant: string | null): Promi
 }
 
 export async function readLedgerDrift(db: Db, ch: ClickHouse, tenant: string): Promise<Quantity> {
-  let drift = 0n;
+  return (await readLedgerTotals(db, ch, tenant)).difference;
+}
+
+/** Usage of customers in the rollups, and what is posted for it. */
+async function readLedgerTotals(db: Db, ch: ClickHouse, tenant: string): Promise<LedgerTotals> {
+  const all = { rolledUp: 0n, posted: 0n, difference: 0n };
   let afterId: string | null = null;
   for (;;) {
     const customers: Customer[] = await listCustomers(db, tenant, { afterId, limit: CUSTOMERS_A_PAGE });
-    drift += await driftOfCustomers(db, ch, tenant, customers);
-    if (customers.length < CUSTOMERS_A_PAGE) return drift;
+    const page = await totalsOfCustomers(db, ch, tenant, customers);
+    all.rolledUp += page.rolledUp;
+    all.posted += page.posted;
+    all.difference += page.difference;
+    if (customers.length < CUSTOMERS_A_PAGE) return all;
     afterId = customers.at(-1)!.id;
   }
 }
@@ -139,13 +157,14 @@ interface PostedRow {
   readonly quantity: string;
 }
 
-async function driftOfCustomers(
+async function totalsOfCustomers(
   db: Db,
   ch: ClickHouse,
   tenant: string,
   customers: readonly Customer[],
-): Promise<Quantity> {
-  if (customers.length === 0) return 0n;
+): Promise<LedgerTotals> {
+  let [rolledUp, postedSum] = [0n, 0n];
+  if (customers.length === 0) return { rolledUp, posted: postedSum, difference: 0n };
   const history = await readHistory(
     ch,
     tenant,
@@ -177,6 +196,7 @@ async function driftOfCustomers(
       const meter = meters.get(price.meter);
       if (meter === undefined) continue;
       const quantity = quantityIn(totals[at]?.get(meter.key), meter.aggregation);
+      rolledUp += quantity;
       add(customer.id, window.start, price.key, quantity);
     }
   });
@@ -186,8 +206,13 @@ async function driftOfCustomers(
      WHERE tenant = $1 AND customer = ANY($2::text[])`,
     [tenant, customers.map((customer) => customer.id)],
   );
-  for (const row of posted) add(row.customer, row.period_start, row.price_key, -storedQuantity(row.quantity));
-  return [...difference.values()].reduce((sum, one) => sum + (one < 0n ? -one : one), 0n);
+  for (const row of posted) {
+    const quantity = storedQuantity(row.quantity);
+    postedSum += quantity;
+    add(row.customer, row.period_start, row.price_key, -quantity);
+  }
+  const sum = [...difference.values()].reduce((total, one) => total + (one < 0n ? -one : one), 0n);
+  return { rolledUp, posted: postedSum, difference: sum };
 }
 
 /** Every period of a customer, from its anchor on, in which one of its subjects has usage. */
@@ -208,12 +233,21 @@ function periodsWithUsage(
 
 /** Of one tenant, or of all (null). */
 export async function readStripeDrift(db: Db, tenant: string | null): Promise<bigint> {
-  const [row] = await db.query<{ drift: string }>(
-    `SELECT coalesce(sum(abs(total - stripe_total)), 0) AS drift FROM ledger.invoices
-     WHERE ($1::text IS NULL OR tenant = $1) AND stripe_total IS NOT NULL`,
+  return (await readStripeTotals(db, tenant)).difference;
+}
+
+async function readStripeTotals(db: Db, tenant: string | null): Promise<StripeTotals> {
+  const [row] = await db.query<{ invoiced: string; stripe: string; drift: string }>(
+    `SELECT coalesce(sum(total), 0)::text AS invoiced, coalesce(sum(stripe_total), 0)::text AS stripe,
+       coalesce(sum(abs(total - stripe_total)), 0)::text AS drift
+     FROM ledger.invoices WHERE ($1::text IS NULL OR tenant = $1) AND stripe_total IS NOT NULL`,
     [tenant],
   );
-  return BigInt(row?.drift ?? '0');
+  return {
+    invoiced: BigInt(row!.invoiced),
+    inStripe: BigInt(row!.stripe),
+    difference: BigInt(row!.drift),
+  };
 }
 
 async function countUnassigned(db: Db, tenant: string): Promise<bigint> {

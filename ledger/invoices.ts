@@ -4,6 +4,7 @@ import { storedQuantity, type Quantity } from '../contract/quantity.ts';
 import { formatInstant } from '../contract/window.ts';
 import type { Db } from '../runtime/postgres.ts';
 import { move, type TransactionDraft } from './journal.ts';
+import type { Positions } from './usage-batches.ts';
 import { IdempotencyKeyReused, postTransactions } from './journal-store.ts';
 
 export type InvoiceStatus = 'issued' | 'sent' | 'paid';
@@ -48,6 +49,11 @@ export interface Invoice {
   /** Position by shard up to which raw events were counted, as decimal text. */
   readonly cut: Readonly<Record<string, string>>;
   readonly delivery: { readonly stripeInvoiceId: string; readonly stripeTotal: Amount } | null;
+}
+
+/** The cut as positions by shard. */
+export function cutOf({ cut }: Pick<Invoice, 'cut'>): Positions {
+  return new Map(Object.entries(cut).map(([shard, position]) => [Number(shard), BigInt(position)]));
 }
 
 interface InvoiceRow {
@@ -172,6 +178,22 @@ export async function invoiceOfPeriod(
     [tenant, customer, formatInstant(periodStartMs)],
   );
   return (await withLines(db, tenant, rows))[0] ?? null;
+}
+
+/** The invoices of the customer from this one on, in the order in which they were cut. At most so many. */
+export async function readInvoicesFrom(
+  db: Db,
+  { tenant, id, customer, issuedAtMs }: Pick<Invoice, 'tenant' | 'id' | 'customer' | 'issuedAtMs'>,
+  most: number,
+): Promise<{ readonly id: string; readonly cut: Positions }[]> {
+  const rows = await db.query<{ id: string; cut: Record<string, string> }>(
+    `SELECT id, cut FROM ledger.invoices
+     WHERE tenant = $1 AND customer = $2 AND issued_at >= $3 AND (issued_at > $3 OR number >= (
+       SELECT number FROM ledger.invoices WHERE tenant = $1 AND id = $4))
+     ORDER BY issued_at, number LIMIT $5`,
+    [tenant, customer.id, formatInstant(issuedAtMs), id, most],
+  );
+  return rows.map((row) => ({ id: row.id, cut: cutOf(row) }));
 }
 
 export interface SentInvoice {

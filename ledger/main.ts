@@ -6,7 +6,13 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
-import { BUCKET_DEPLOYMENT, FLUSH_NOTICE, logOfShard } from '../contract/subjects.ts';
+import {
+  BUCKET_ACKNOWLEDGED,
+  BUCKET_DEPLOYMENT,
+  FLUSH_NOTICE,
+  logOfShard,
+  streamName,
+} from '../contract/subjects.ts';
 import { DAY_MS, HOUR_MS } from '../contract/window.ts';
 import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -21,7 +27,10 @@ import { retry, sleep } from '../runtime/retry.ts';
 import { querySettings } from './api/limits.ts';
 import { buildApi } from './api/server.ts';
 import { forgetAnswers } from './api/write.ts';
+import { advanceBackfill } from './backfill-steps.ts';
+import { backfillsUnderWay } from './backfills.ts';
 import { bootstrapOf, fields, type Bootstrap } from './config.ts';
+import { EdgeTotals, edgeTotalsGauges } from './edge-totals.ts';
 import { unpublishedMeters } from './meters.ts';
 import { publishMeter } from './meter-versions.ts';
 import { PostingLoop } from './posting-loop.ts';
@@ -39,6 +48,7 @@ const LOCK_TIMEOUT_MS = 120_000;
 const PUBLISH_EVERY_MS = 30_000;
 const CHECK_EVERY_MS = 10_000;
 const FORGET_EVERY_MS = 3_600_000;
+const PROVE_EVERY_MS = 3_000;
 const CONNECT = { baseMs: 100, maxMs: 2_000 };
 
 runStage({
@@ -117,6 +127,14 @@ runStage({
 
     // 4. Posting, once there is something to post from.
     const ctx = { pg, ch, clock, log };
+    const edgeTotals = new EdgeTotals({
+      ...ctx,
+      bucket: await openKeyValue(link, BUCKET_ACKNOWLEDGED),
+      shards: config.shards,
+      lastSequence: async (shard) => (await link.jsm.streams.info(streamName(shard))).state.last_seq,
+    });
+    await edgeTotals.watch(stopping);
+    const tellProof = edgeTotalsGauges(metrics, clock);
     const loop = new PostingLoop(ctx, stage, config.postingIntervalMs);
     link.nc.subscribe(FLUSH_NOTICE, { callback: () => loop.wake() });
     const posting = (async () => {
@@ -134,6 +152,13 @@ runStage({
           ms: (config.checkSecondsPerMinute * CHECK_EVERY_MS) / 60,
         };
         compared.inc(await checkRollups(ctx, budget, config.sweepHours * HOUR_MS));
+      });
+      every(stage, 'proving of acknowledged events', PROVE_EVERY_MS, async () =>
+        tellProof(await edgeTotals.turn()),
+      );
+      every(stage, 'taking backfills on', PUBLISH_EVERY_MS, async () => {
+        for (const one of await backfillsUnderWay(pg))
+          await advanceBackfill({ pg, ch, publisher }, one, clock.now());
       });
       every(stage, 'measuring of residues', config.residueSeconds * 1_000, () => residues.read());
       await loop.run();
@@ -196,7 +221,11 @@ const VIEWS = [
   'received',
   'meter_definitions',
   'contributions',
+  'correction_changes',
+  'usage_states',
   'event_changes',
+  'meter_backfills',
+  'proposed_contributions',
 ];
 const SELECT_VIEWS = `
   SELECT name FROM system.tables WHERE database = currentDatabase() AND name IN {views:Array(String)}`;

@@ -6,7 +6,12 @@
  * count for. Only when all of them have acknowledged it may the API answer, so that an event sent after the
  * answer meets its meter. A repeated definition changes nothing for the aggregator.
  */
-import { encodeMeterDefined, formatMeterVersions } from '../contract/control.ts';
+import {
+  encodeBackfillChanged,
+  encodeMeterDefined,
+  formatMeterVersions,
+  type BackfillChanged,
+} from '../contract/control.ts';
 import type { KeyRecord } from '../contract/key.ts';
 import { definitionOf, type Meter } from '../contract/meter.ts';
 import { BUCKET_KEYS, BUCKET_METERS, SHARDS_MAX, streamSubject } from '../contract/subjects.ts';
@@ -23,6 +28,10 @@ export interface Publisher {
    * {@link PublishFailed}.
    */
   publishMeter(tenant: string, versions: readonly Meter[]): Promise<void>;
+  /** Resolves when every shard's log has the change. Throws {@link PublishFailed}. */
+  publishBackfill(changed: BackfillChanged): Promise<void>;
+  /** How many logs there are. */
+  readonly shards: number;
   /** Tells the edges of one key, as it is now: `read` is null when it is not valid. Throws {@link PublishFailed}. */
   tellKey(id: string, read: () => Promise<KeyRecord | null>): Promise<void>;
   /** Makes the bucket hold exactly the active keys; see {@link Mirror.sync}. */
@@ -43,13 +52,17 @@ export async function openPublisher(link: NatsLink, o: { shards: number }): Prom
     maxInFlightBytes: IN_FLIGHT_BYTES_MAX,
     ackTimeoutMs: ACK_TIMEOUT_MS,
   });
+  const tellAll = async (message: Uint8Array): Promise<void> => {
+    const shards = Array.from({ length: o.shards }, (_, shard) => shard);
+    await Promise.all(shards.map((shard) => pipeline.publish(streamSubject(shard), message)));
+  };
   return {
+    shards: o.shards,
+    publishBackfill: (changed) => told('the backfill', () => tellAll(encodeBackfillChanged(changed))),
     publishMeter: (tenant, versions) =>
       told('the meter', async () => {
         const meter = definitionOf(versions.at(-1)!);
-        const message = encodeMeterDefined({ tenant, meter });
-        const shards = Array.from({ length: o.shards }, (_, shard) => shard);
-        await Promise.all(shards.map((shard) => pipeline.publish(streamSubject(shard), message)));
+        await tellAll(encodeMeterDefined({ tenant, meter }));
         await meters.put(`${tenant}.${meter.key}`, formatMeterVersions({ tenant, versions }));
       }),
     tellKey: (id, read) =>

@@ -4,12 +4,14 @@ const RANGE = `position > mapFromArrays({shards:Array(UInt16)}, {after:Array(UIn
   AND position <= mapFromArrays({shards:Array(UInt16)}, {until:Array(UInt64)})[shard]
   AND shard IN {shards:Array(UInt16)} AND position > {least:UInt64} AND position <= {most:UInt64}`;
 
-/** Hours with a raw or a rollup row between two positions of their shard. */
+/** Hours that got or lost a raw event, or got a rollup row, between two positions of their shard. */
 export const NOTE = `
 SELECT tenant, toUnixTimestamp(hour) AS at FROM (
   SELECT tenant, hour FROM usage_changes WHERE ${RANGE}
   UNION ALL
   SELECT tenant, hour FROM event_changes WHERE ${RANGE}
+  UNION ALL
+  SELECT tenant, hour FROM correction_changes WHERE ${RANGE}
 )
 GROUP BY tenant, hour
 LIMIT {limit:UInt32}`;
@@ -43,13 +45,14 @@ WITH raw AS (
   SELECT tenant, meter, subject, hour, count() AS n, sum(quantity) AS total, min(quantity) AS least,
     max(quantity) AS most, argMax(quantity, (time, position)) AS latest
   FROM contributions
-  WHERE ${SCOPE} AND position <= ${MARK}
+  WHERE ${SCOPE} AND since <= ${MARK} AND until > ${MARK}
   GROUP BY tenant, meter, subject, hour
 ), rolled AS (
-  SELECT tenant, meter, subject, hour, sum(value_count) AS n, sum(value_sum) AS total, min(value_min) AS least,
-    max(value_max) AS most, argMax(value_latest, (latest_time, latest_position)) AS latest,
+  SELECT tenant, meter, subject, hour, sum(value_count) AS n, sum(value_sum) AS total,
+    minIf(value_min, value_count > 0) AS least, maxIf(value_max, value_count > 0) AS most,
+    argMaxIf(value_latest, (latest_time, latest_position), value_count > 0) AS latest,
     max(position > ${MARK}) AS moving
-  FROM usage_rows
+  FROM usage_states
   WHERE ${SCOPE}
   GROUP BY tenant, meter, subject, hour
 )
@@ -66,5 +69,5 @@ LIMIT {limit:UInt32}`;
 
 /** What is being written beyond the marks. */
 export const MOVING = `
-SELECT DISTINCT tenant, meter, subject, toUnixTimestamp(hour) AS at FROM usage_rows
+SELECT DISTINCT tenant, meter, subject, toUnixTimestamp(hour) AS at FROM usage_states
 WHERE ${SCOPE} AND position > ${MARK}`;

@@ -9,7 +9,7 @@ export interface UniqueWanted {
   readonly tenant: string;
   readonly wanted: readonly TotalsWanted[];
   readonly meters: readonly string[];
-  /** Only events up to here; all of them when absent. */
+  /** What held here; what holds now when absent. */
   readonly cut?: Positions;
 }
 
@@ -23,7 +23,9 @@ const EVENTS = `
   WHERE c.tenant = {tenant:String} AND c.meter IN {meters:Array(String)} AND c.subject IN {subjects:Array(String)}
     AND c.hour >= toDateTime({least:UInt32}, 'UTC') AND c.hour < toDateTime({most:UInt32}, 'UTC')
     AND toUnixTimestamp(c.hour) >= w.start AND toUnixTimestamp(c.hour) < w.end
-    AND ({isCut:UInt8} = 0 OR c.position <= mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[c.shard])`;
+    AND if({isCut:UInt8} = 0, c.until = 18446744073709551615,
+      c.since <= mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[c.shard]
+      AND c.until > mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[c.shard])`;
 
 const UNIQUE = `SELECT w.number AS wanted, c.meter AS meter, toString(uniqExact(c.value)) AS unique${EVENTS}
   GROUP BY wanted, meter`;

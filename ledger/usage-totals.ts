@@ -246,7 +246,7 @@ export interface CutUsage {
   readonly cut: Positions;
 }
 
-// The truth: raw events up to the cut, as the meters take them.
+// The truth: raw events as the meters take them, those that held at the cut.
 const RAW = `
   SELECT meter, ${IS_UNIQUE}, toString(count()) AS count, toString(sum(quantity)) AS sum,
     toString(min(quantity)) AS min, toString(max(quantity)) AS max,
@@ -256,10 +256,11 @@ const RAW = `
   FROM contributions
   WHERE tenant = {tenant:String} AND subject IN {subjects:Array(String)}
     AND hour >= toDateTime({start:UInt32}, 'UTC') AND hour < toDateTime({end:UInt32}, 'UTC')
-    AND position <= mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[shard]
+    AND since <= mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[shard]
+    AND until > mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[shard]
   GROUP BY meter`;
 
-/** Totals by meter, computed anew from the raw events up to the cut. */
+/** Totals by meter, computed anew from the raw events as they held at the cut. */
 export async function readRawTotals(ch: ClickHouse, o: CutUsage): Promise<Map<string, UsageTotals>> {
   const byMeter = new Map<string, UsageTotals>();
   const unique = new Set<string>();
@@ -275,8 +276,9 @@ export async function readRawTotals(ch: ClickHouse, o: CutUsage): Promise<Map<st
   return byMeter;
 }
 
+// Rows of which nothing is left too: what they held was taken out.
 const BEYOND = `
-  SELECT count() > 0 AS beyond FROM usage_rows
+  SELECT count() > 0 AS beyond FROM usage_states
   WHERE tenant = {tenant:String} AND subject IN {subjects:Array(String)}
     AND hour >= toDateTime({start:UInt32}, 'UTC') AND hour < toDateTime({end:UInt32}, 'UTC')
     AND position > mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[shard]`;

@@ -47,6 +47,78 @@ const ConservationSchema = named(
         },
         'How far rollups were compared with raw events: drift.rollup speaks for that and no more',
       ),
+      stages: object(
+        {
+          edge: object(
+            {
+              accepted: Decimal(
+                'Events that edges answered with yes, as far as they have told: what an edge did in the seconds before it died is not in it',
+              ),
+              toldAt: Nullable(Instant('When an edge told last; null when none did')),
+              missing: Decimal(
+                'Accepted events that the log does not have: 0, or they have to be sent again. Events that were received and not told hide as many',
+              ),
+              provenTo: Nullable(
+                Instant('What was told until then was looked for in the log; null before the first time'),
+              ),
+            },
+            'What was promised',
+          ),
+          aggregator: object(
+            {
+              received: Decimal('Events read from the log'),
+              counted: Decimal('Verdicts'),
+              duplicate: Decimal('Verdicts'),
+              conflict: Decimal('Verdicts'),
+              late: Decimal('Verdicts'),
+              rejected: Decimal('Verdicts'),
+              unaccounted: Decimal('received less all verdicts'),
+              beyondAccepted: Decimal(
+                'received beyond edge.accepted: what edges have not told, and requests repeated after a lost answer',
+              ),
+            },
+            'What was read and decided',
+          ),
+          raw: Nullable(
+            object(
+              {
+                counted: Decimal('Rows of events that count'),
+                conflict: Decimal('Events kept whole'),
+                late: Decimal('Events kept whole'),
+                rejected: Decimal('Events kept whole'),
+                difference: Decimal('Events by which these differ from the verdicts'),
+              },
+              'What is kept; null when there are too many rows to count them here',
+            ),
+          ),
+          rollups: object(
+            {
+              counted: Nullable(
+                Decimal('Events in the rollups, once for each meter; null when there are too many rows'),
+              ),
+              differingHours: Decimal('drift.rollup'),
+            },
+            'What is added up',
+          ),
+          ledger: object(
+            {
+              rolledUp: Decimal('Quantity that the rollups have for customers, over all prices'),
+              posted: Decimal('Quantity that is posted for them'),
+              difference: Decimal('drift.ledger'),
+            },
+            'What is rated',
+          ),
+          stripe: object(
+            {
+              invoicedCents: Decimal('Minor units of the invoices that are in Stripe'),
+              stripeCents: Decimal('Minor units of the same as Stripe says'),
+              differenceCents: Decimal('drift.stripeCents'),
+            },
+            'What is invoiced',
+          ),
+        },
+        'The same by stage: what came in, what went out, and where the sums of neighbours differ',
+      ),
     },
     'What became of every event, from the log to Stripe',
   ),
@@ -82,6 +154,7 @@ export function conservationRoutes(app: App, context: ApiContext): void {
 
 function conservationJson(report: Conservation): Type.Static<typeof ConservationSchema> {
   const { received, counted, duplicate, conflict, late, rejected, unaccounted, drift, checked } = report;
+  const { edge, aggregator, raw, rollups, ledger, stripe } = report.stages;
   const instant = (ms: number | null): string | null => (ms === null ? null : formatInstant(ms));
   return {
     received: String(received),
@@ -101,6 +174,45 @@ function conservationJson(report: Conservation): Type.Static<typeof Conservation
       waitingHours: String(checked.waitingHours),
       sweptTo: instant(checked.sweptToMs),
       sweepProgress: checked.sweepPermille === null ? null : unscaleDecimal(BigInt(checked.sweepPermille), 3),
+    },
+    stages: {
+      edge: {
+        accepted: String(edge.accepted),
+        toldAt: instant(edge.toldAtMs),
+        missing: String(edge.missing),
+        provenTo: instant(edge.provenToMs),
+      },
+      aggregator: {
+        received: String(aggregator.received),
+        counted: String(aggregator.counted),
+        duplicate: String(aggregator.duplicate),
+        conflict: String(aggregator.conflict),
+        late: String(aggregator.late),
+        rejected: String(aggregator.rejected),
+        unaccounted: String(aggregator.unaccounted),
+        beyondAccepted: String(aggregator.beyondAccepted),
+      },
+      raw: raw && {
+        counted: String(raw.counted),
+        conflict: String(raw.conflict),
+        late: String(raw.late),
+        rejected: String(raw.rejected),
+        difference: String(raw.difference),
+      },
+      rollups: {
+        counted: rollups.counted === null ? null : String(rollups.counted),
+        differingHours: String(rollups.differingHours),
+      },
+      ledger: {
+        rolledUp: formatQuantity(ledger.rolledUp),
+        posted: formatQuantity(ledger.posted),
+        difference: formatQuantity(ledger.difference),
+      },
+      stripe: {
+        invoicedCents: String(stripe.invoiced),
+        stripeCents: String(stripe.inStripe),
+        differenceCents: String(stripe.difference),
+      },
     },
   };
 }

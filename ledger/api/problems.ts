@@ -59,6 +59,11 @@ export const PROBLEMS = {
     'Check the path and the method; `/docs` lists all of them.',
   ),
   meter_not_found: final(404, 'There is no meter with this key.', 'List the meters with GET /v1/meters.'),
+  backfill_not_found: final(
+    404,
+    'The meter has no backfill with this id.',
+    'List the backfills with GET /v1/meters/{key}/backfills.',
+  ),
   plan_not_found: final(
     404,
     'There is no plan with this key and version.',
@@ -89,6 +94,21 @@ export const PROBLEMS = {
     409,
     'Another meter has this key.',
     'A meter never changes under its key: choose another key for the new definition.',
+  ),
+  backfill_not_ready: transient(
+    409,
+    'Not every shard has the backfill yet.',
+    'Send the request again in a few seconds; GET tells how many shards have it.',
+  ),
+  backfill_overlaps: final(
+    409,
+    'Another backfill of the meter holds some of these hours.',
+    'Revert the other one first, or propose other hours.',
+  ),
+  backfill_state: final(
+    409,
+    'The backfill is not in a state in which this can be done.',
+    'Look at its `state` with GET; propose another one if it is over.',
   ),
   terms_fixed: final(
     409,
@@ -154,6 +174,11 @@ export const PROBLEMS = {
     422,
     'The tenant has as many meters as it may have.',
     'Use an existing meter, or its groupBy, instead of one meter per value.',
+  ),
+  backfills_limit_reached: final(
+    422,
+    'The meter has as many backfills as it may have.',
+    'Give a new meter the definition of this one, and backfill that.',
   ),
   plan_unknown: final(
     422,

@@ -3,8 +3,10 @@
  *
  * Events that were refused stand in the view `refused`, newest accepted first. *Unmatched* events are no refusal:
  * they count, and no meter takes them. They are raw rows without a row in `contributions`, found by taking one from
- * the other within a range of hours, so that the set to compare with is bounded.
+ * the other within a range of hours, so that the set to compare with is bounded. (A void is none: no meter should.)
  */
+import { TYPE_VOID } from '../../contract/corrections.ts';
+
 export const REFUSING = ['conflict', 'late', 'rejected', 'unmatched'] as const;
 export type Refusing = (typeof REFUSING)[number];
 
@@ -86,6 +88,7 @@ WHERE tenant = {tenant:String} AND ${HOURS}
   AND time >= fromUnixTimestamp64Milli({from:Int64}, 'UTC') AND time < fromUnixTimestamp64Milli({to:Int64}, 'UTC')
   AND ({type:String} = '' OR type = {type:String})
   AND ({subject:String} = '' OR subject = {subject:String})
+  AND type != '${TYPE_VOID}'
   AND (e.shard, e.position) NOT IN (
     SELECT shard, position FROM contributions
     WHERE tenant = {tenant:String} AND ${HOURS} AND ({subject:String} = '' OR subject = {subject:String}))`;

@@ -3,6 +3,7 @@
  * POST /v1/events takes them, so that they can be corrected and sent again. `local/refused.ts` is the command.
  */
 import { Type } from 'typebox';
+import { PATH_AMENDS, PATH_TARGET, PATH_VOIDS } from '../../contract/corrections.ts';
 import { REJECTIONS } from '../../contract/rejections.ts';
 import {
   DAY_MS,
@@ -58,6 +59,10 @@ const EventSchema = object(
     source: Type.Optional(Type.String({ description: 'Absent when it came without one' })),
     type: Type.String(),
     subject: Type.String(),
+    voids: Type.Optional(Type.String({ description: 'Of a void: the id of the event that it takes out' })),
+    amends: Type.Optional(
+      Type.String({ description: 'Of an amendment: the id of the event it counts instead of' }),
+    ),
     time: Instant('When the usage was'),
     data: Type.Record(Type.String(), Type.String(), {
       description: 'As it was read: value by dotted path, numbers and literals as text',
@@ -110,7 +115,7 @@ const RefusedTypeSchema = named(
 );
 
 const MESSAGES: Readonly<Record<Refusing, string>> = {
-  conflict: 'The same id came before with other content; the first counts. Send corrections under a new id.',
+  conflict: 'The same id came before with other content; the first counts. To correct it, amend it.',
   late: 'Its period was closed before it came; it counts as an adjustment of the next one.',
   rejected: 'It cannot count as it is.',
   unmatched: 'It is stored and counts for no meter: define one for its type, and backfill it.',
@@ -348,8 +353,22 @@ function refusedJson(row: RefusedRow, counted: EventRow | undefined): Type.Stati
 
 function eventJson({ id, source, type, subject, time_ms, data }: EventRow): Type.Static<typeof EventSchema> {
   const time = formatInstant(Number(time_ms));
-  return { id, ...(source === '' ? {} : { source }), type, subject, time, data };
+  const sent = Object.entries(data).filter(([path]) => !RESERVED.includes(path));
+  const { [PATH_VOIDS]: voids, [PATH_AMENDS]: amends } = data;
+  return {
+    id,
+    ...(source === '' ? {} : { source }),
+    type,
+    subject,
+    ...(voids === undefined ? {} : { voids }),
+    ...(amends === undefined ? {} : { amends }),
+    time,
+    data: Object.fromEntries(sent),
+  };
 }
+
+/** What the edge writes into a correction, and takes from nobody. */
+const RESERVED: readonly string[] = [PATH_VOIDS, PATH_AMENDS, PATH_TARGET];
 
 function typeJson(row: TypeRow): Type.Static<typeof RefusedTypeSchema> {
   return {

@@ -4,6 +4,7 @@ import swagger from '@fastify/swagger';
 import Fastify, { type FastifyError } from 'fastify';
 import { KeyCache, lacksScope } from './auth.ts';
 import { accountRoutes } from './accounts.ts';
+import { backfillRoutes } from './backfills.ts';
 import { conservationRoutes } from './conservation.ts';
 import type { ApiContext, App } from './context.ts';
 import { customerRoutes } from './customers.ts';
@@ -127,6 +128,7 @@ export async function buildApi(context: ApiContext): Promise<App> {
   await app.register(async (scoped) => {
     const api = scoped as unknown as App;
     meterRoutes(api, context);
+    backfillRoutes(api, context);
     planRoutes(api, context);
     customerRoutes(api, context);
     accountRoutes(api, context);

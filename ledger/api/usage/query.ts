@@ -9,6 +9,7 @@
  */
 import type { Meter } from '../../../contract/meter.ts';
 import { HOUR_MS, type Window } from '../../../contract/window.ts';
+import type { Positions } from '../../usage-batches.ts';
 import type { CursorKey } from '../cursor.ts';
 import { partsOf, rankOf } from './aggregate.ts';
 import { tornHours, type WindowSize } from './window.ts';
@@ -29,6 +30,8 @@ export interface UsageQuery {
   readonly filters: readonly { readonly path: string; readonly values: readonly string[] }[];
   /** Parts of a million, each above 0. */
   readonly percentiles: readonly number[];
+  /** As what is counted stood at this cut of the log; null or absent: as it stands now. */
+  readonly asOf?: Positions | null;
 }
 
 export interface Sql {
@@ -55,7 +58,12 @@ export function unknownPaths(meter: Meter, paths: readonly string[]): string[] {
 
 /** Whether no rollup can answer: the events themselves are read, all of them. */
 export function readsEvents(query: UsageQuery): boolean {
-  return query.meter.aggregation === 'unique_count' || query.percentiles.length > 0;
+  return query.meter.aggregation === 'unique_count' || query.percentiles.length > 0 || isAsOf(query);
+}
+
+/** A rollup knows the present alone. */
+function isAsOf({ asOf = null }: UsageQuery): boolean {
+  return asOf !== null;
 }
 
 /** The shape of a cursor of this query: window, subject, groups. */
@@ -86,6 +94,7 @@ export function cursorScope(query: UsageQuery): string {
     bySubject,
     filters,
     percentiles,
+    [...(query.asOf ?? [])].map(([shard, position]) => [shard, String(position)]),
   ]);
 }
 
@@ -161,6 +170,10 @@ function sourceOf(query: UsageQuery, after: CursorKey | null): Sql {
   if (starts !== null) params['starts'] = starts;
   if (query.subjects.length > 0) params['subjects'] = query.subjects;
   query.filters.forEach(({ values }, at) => (params[`filter${at}`] = values));
+  if (isAsOf(query)) {
+    params['shards'] = [...query.asOf!.keys()];
+    params['cut'] = [...query.asOf!.values()];
+  }
   const branches: string[] = [];
   if (readsEvents(query)) branches.push(eventsBranch(query, 'all'));
   else {
@@ -197,11 +210,16 @@ function eventsBranch(query: UsageQuery, which: 'all' | 'torn'): string {
     ...(which === 'torn' ? [`hour IN {torn:Array(DateTime('UTC'))}`] : []),
     `time >= fromUnixTimestamp64Milli({least:Int64}, 'UTC')`,
     `time < fromUnixTimestamp64Milli({to:Int64}, 'UTC')`,
+    ...(isAsOf(query) ? HELD_AT_CUT : ['until = 18446744073709551615']),
   ];
   return `SELECT ${[...keyColumns(query, 'toUnixTimestamp64Milli(time)'), ...parts].join(', ')}
 FROM contributions
 WHERE ${conditions.join(' AND ')}`;
 }
+
+/** Of a shard that the cut does not name nothing had been read: it maps to 0, before every event. */
+const CUT_OF_SHARD = 'mapFromArrays({shards:Array(UInt16)}, {cut:Array(UInt64)})[shard]';
+const HELD_AT_CUT = [`since <= ${CUT_OF_SHARD}`, `until > ${CUT_OF_SHARD}`];
 
 function matching(query: UsageQuery): string[] {
   return [

@@ -5,6 +5,7 @@ import { Type } from 'typebox';
 import { formatQuantity, storedQuantity } from '../../../contract/quantity.ts';
 import { formatInstant, parseInstant, type Window } from '../../../contract/window.ts';
 import { QueryError } from '../../../runtime/clickhouse.ts';
+import { cutOf, readInvoice, type Invoice } from '../../invoices.ts';
 import { meterByKey } from '../../meters.ts';
 import { callerOf, type ApiContext, type App } from '../context.ts';
 import { cutPage, decodeCursor } from '../cursor.ts';
@@ -15,6 +16,7 @@ import { limitProblem } from '../limits.ts';
 import { PERCENTILES_MAX, percentileOf, percentileText } from './aggregate.ts';
 import { CSV_KINDS, usageExport } from './export.ts';
 import { chooseFormat, csvHeader, MEDIA_TYPES, USAGE_FORMATS, type UsageFormat } from './format.ts';
+import { lateRoutes } from './late.ts';
 import {
   cursorKey,
   cursorScope,
@@ -108,6 +110,14 @@ const UsageParameters = Type.Object(
         examples: ['0.5,0.95,0.99'],
       }),
     ),
+    asOf: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 64,
+        description:
+          'Id of an invoice: usage as it stood when the invoice was cut from the log, read from the events one by one. Without `from` and `to` its period',
+      }),
+    ),
     csv: Type.Optional(
       oneOf(
         CSV_KINDS,
@@ -137,6 +147,7 @@ const UsageParameters = Type.Object(
 );
 
 export function usageRoutes(app: App, context: ApiContext): void {
+  lateRoutes(app, context);
   app.get(
     '/v1/usage',
     {
@@ -151,6 +162,7 @@ export function usageRoutes(app: App, context: ApiContext): void {
         response: {
           ...responses({}, [
             'meter_not_found',
+            'invoice_not_found',
             'group_by_unknown',
             'percentile_unavailable',
             'range_invalid',
@@ -186,7 +198,10 @@ export function usageRoutes(app: App, context: ApiContext): void {
       const { tenant } = callerOf(request);
       const meter = await meterByKey(context.pg, tenant, request.query.meter);
       if (meter === null) return give(reply, problem('meter_not_found'));
-      const read = readQuery(tenant, meter, request.query, context.clock.now());
+      const { asOf: invoiceId } = request.query;
+      const invoice = invoiceId === undefined ? null : await readInvoice(context.pg, tenant, invoiceId);
+      if (invoiceId !== undefined && invoice === null) return give(reply, problem('invoice_not_found'));
+      const read = readQuery(tenant, meter, request.query, context.clock.now(), invoice);
       if ('status' in read) return give(reply, read);
       if (!context.usageReady()) return give(reply, problem('usage_not_ready'));
       try {
@@ -212,6 +227,7 @@ function readQuery(
   meter: UsageQuery['meter'],
   parameters: Parameters,
   nowMs: number,
+  asOf: Invoice | null,
 ): UsageQuery | Answer {
   const { subject: subjects = [], timezone = 'UTC', window: size = 'total' } = parameters;
   if (!isTimezone(timezone))
@@ -219,7 +235,9 @@ function readQuery(
       'timezone_unknown',
       `${JSON.stringify(timezone)} is no IANA time zone, such as Europe/Berlin.`,
     );
-  const range = readRange(parameters, defaultRange(size, nowMs, timezone));
+  const preset =
+    asOf === null ? defaultRange(size, nowMs, timezone) : { start: asOf.periodStart, end: asOf.periodEnd };
+  const range = readRange(parameters, preset);
   if ('status' in range) return range;
   const windows = windowStarts(size, range, timezone);
   if (!windows.ok) {
@@ -255,6 +273,7 @@ function readQuery(
     bySubject: subjects.length > 0 || paths.includes('subject'),
     filters,
     percentiles: percentiles.parts,
+    asOf: asOf && cutOf(asOf),
   };
 }
 
@@ -283,7 +302,8 @@ function readPercentiles(
 function narrower(query: UsageQuery, parameters: Parameters): string {
   const ways = ['a shorter range'];
   if (query.subjects.length === 0) ways.push('a subject');
-  if (query.percentiles.length > 0) ways.push('no percentile (it reads every event of the range)');
+  if (parameters.asOf !== undefined) ways.push('usage as of now (as of a cut, every event is read)');
+  else if (query.percentiles.length > 0) ways.push('no percentile (it reads every event of the range)');
   else if (readsEvents(query)) ways.push('fewer subjects (a unique count reads every event of the range)');
   else if ((query.starts ?? []).length > 1 && parameters.timezone !== undefined)
     ways.push('a time zone of whole hours (in others the hours around midnight are read event by event)');
