@@ -7,15 +7,24 @@
 // `npx tallyline quota`: what a tenant may send; see quota.ts.
 //
 // `npx tallyline refused`: events that do not count, listed, exported and sent again; see refused.ts.
+//
+// `npx tallyline backfill`: hours of a meter counted by another of its versions; see backfill.ts.
+//
+// `npx tallyline replay`: historic events from files through the edge; see replay.ts.
+//
+// `npx tallyline log replace`: another log in place of one that does not deliver; see log.ts.
 import { readFile } from 'node:fs/promises';
 import { CHECKS, checkFile } from '../aggregator/checks.ts';
 import { verifyLedger, type Finding } from '../ledger/verify.ts';
 import { connectClickHouse } from '../runtime/clickhouse.ts';
 import { createLog } from '../runtime/log.ts';
 import { connectPostgres } from '../runtime/postgres.ts';
+import { backfillCommand, backfillUsage } from './backfill.ts';
 import { layoutOf } from './layout.ts';
+import { logCommand, logUsage } from './log.ts';
 import { quotaCommand, quotaUsage } from './quota.ts';
 import { refusedCommand, refusedUsage } from './refused.ts';
+import { replayCommand, replayUsage } from './replay.ts';
 import { readRunFile } from './run-file.ts';
 
 const checkTimeoutMs = 600_000;
@@ -27,7 +36,10 @@ Verifies the ledger (hash chain, checks) and the rollups of the running local st
 DATABASE_URL and CLICKHOUSE_URL name. Exits 0 when all is well, 1 on a finding.
 
 ${quotaUsage}
-${refusedUsage}`;
+${refusedUsage}
+${backfillUsage}
+${replayUsage}
+${logUsage}`;
 
 async function verifyClickHouse(url: string): Promise<Finding[]> {
   const ch = connectClickHouse({ url, name: 'tallyline verify', requestTimeoutMs: checkTimeoutMs });
@@ -85,6 +97,9 @@ function commandOf([name, ...rest]: readonly string[]): Promise<number> | null {
   if (name === 'verify' && rest.length === 0) return verify();
   if (name === 'quota') return quotaCommand(rest);
   if (name === 'refused') return refusedCommand(rest);
+  if (name === 'backfill') return backfillCommand(rest);
+  if (name === 'replay') return replayCommand(rest);
+  if (name === 'log') return logCommand(rest);
   return null;
 }
 

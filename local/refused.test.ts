@@ -22,6 +22,7 @@ test('a line that would be sent as something else is not sent', () => {
   expect(mistake('{"id":')).toBe('is not JSON');
   expect(mistake('[{"id":"a"}]')).toBe('is not an object');
   expect(mistake('null')).toBe('is not an object');
+  expect(mistake('{"file":"a","line":3,"code":"line_not_json","text":"{"}')).toContain('no event');
   for (const number of [
     '12345678901234567.25',
     '0.1234567890123456',

@@ -3,16 +3,16 @@
 // A file has one JSON object a line (NDJSON), as GET /v1/refused gives them: the reason beside `event`. Only `event`
 // is sent; a line that is an event itself is taken too. Sending again is safe: an event that got through before is
 // a duplicate. Nothing is sent that was read wrong: a line that is no JSON, or has a number that loses digits on its
-// way through JavaScript, is told by its number and left out.
+// way through JavaScript, is told by its number and left out. What `npx tallyline replay` writes of rejected events
+// is such a file too.
 import { createReadStream, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { backoffMs } from '../runtime/backoff.ts';
-import { sleep } from '../runtime/retry.ts';
 import { ApiClient } from './api-call.ts';
 import { layoutOf } from './layout.ts';
 import { readRunFile } from './run-file.ts';
+import { NotTaken, sendBatch, type RejectedOfBatch } from './send-batch.ts';
 
 export const refusedUsage = `usage: npx tallyline refused list [FILTERS]
        npx tallyline refused export FILE [FILTERS]
@@ -28,9 +28,7 @@ const pageItems = 500;
 const shownItems = 20;
 const batchEvents = 500;
 const batchBytes = 1024 ** 2;
-const attemptsMax = 30;
-const pause = { baseMs: 200, maxMs: 5_000 };
-const requestTimeoutMs = 60_000;
+const patienceMs = 120_000;
 /** Digits that a JavaScript number always keeps. */
 const digitsExact = 15;
 const reportEveryEvents = 10_000;
@@ -176,7 +174,10 @@ export function eventOfLine(line: string): { readonly event: string } | { readon
     .match(/-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g)
     ?.find((text) => text.replace(/[eE].*$/, '').replace(/^[-0.]+|\./g, '').length > digitsExact);
   if (inexact !== undefined) return { mistake: `has the number ${inexact}: write it as a text, in quotes` };
-  const { event } = value as { event?: unknown };
+  const { event, text } = value as { event?: unknown; text?: unknown };
+  // Of a replay: what stood there was no JSON.
+  if (event === undefined && text !== undefined)
+    return { mistake: 'has a text that is no event: write it as an object under event' };
   return { event: JSON.stringify(event === undefined ? value : event) };
 }
 
@@ -227,41 +228,18 @@ async function resend(target: Target, file: string): Promise<number> {
   return sent.rejected + sent.unread === 0 ? 0 : 1;
 }
 
-interface RejectedLine {
-  readonly index: number;
-  readonly code: string;
-  readonly message: string;
-}
-
-/** What the edge rejects of a batch. Full and away are waited for: the ids make it safe to send the same again. */
-async function post({ edge, key }: Target, batch: readonly Line[]): Promise<readonly RejectedLine[]> {
-  const body = `[${batch.map((line) => line.event).join(',')}]`;
-  let last = '';
-  for (let attempt = 0; attempt < attemptsMax; attempt++) {
-    let waitMs = backoffMs(attempt, pause, Math.random);
-    try {
-      const response = await fetch(new URL('/v1/events', edge), {
-        method: 'POST',
-        headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
-        body,
-        signal: AbortSignal.timeout(requestTimeoutMs),
-      });
-      const text = await response.text();
-      if (response.status === 202 || response.status === 422) {
-        const { rejected } = JSON.parse(text) as { rejected?: readonly RejectedLine[] };
-        if (rejected !== undefined) return rejected;
-      }
-      last = `${response.status}: ${text.slice(0, 500)}`;
-      if (response.status < 500 && response.status !== 429) break;
-      waitMs = Math.max(waitMs, Number(response.headers.get('retry-after') ?? 0) * 1_000);
-    } catch (error) {
-      last = error instanceof Error ? error.message : String(error);
-    }
-    await sleep(waitMs);
+/** What the edge rejects of a batch. */
+async function post(target: Target, batch: readonly Line[]): Promise<readonly RejectedOfBatch[]> {
+  try {
+    const events = batch.map((line) => Buffer.from(line.event));
+    return await sendBatch(target, events, { patienceMs });
+  } catch (error) {
+    if (!(error instanceof NotTaken)) throw error;
+    throw new Error(
+      `the edge did not take lines ${batch[0]!.number} to ${batch.at(-1)!.number}: ${error.message}. What is before them is sent; sending the whole file again is safe`,
+      { cause: error },
+    );
   }
-  throw new Error(
-    `the edge did not take lines ${batch[0]!.number} to ${batch.at(-1)!.number}: ${last}. What is before them is sent; sending the whole file again is safe`,
-  );
 }
 
 function refuse(text: string): number {

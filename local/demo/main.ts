@@ -225,7 +225,7 @@ function findFaults(
 }
 
 async function demo(run: RunFile, options: Options, voice: Voice): Promise<boolean> {
-  const trace = readTrace(options.file);
+  const trace = await readTrace(options.file);
   const api = new ApiClient(run.api, run.adminKey);
   const firstMs = trace.rows.reduce((least, row) => Math.min(least, row.timeMs), Infinity);
   const anchor = Date.UTC(new Date(firstMs).getUTCFullYear(), new Date(firstMs).getUTCMonth(), 1);

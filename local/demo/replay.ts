@@ -1,5 +1,6 @@
 // Sends a trace through the client, as a product would, and shows how far it is.
 import { TallylineClient } from '../../client/index.ts';
+import { jsonOfCell } from '../csv.ts';
 import type { RunFile } from '../run-file.ts';
 import { EVENT_TYPE } from '../seed.ts';
 import type { Trace } from './trace.ts';
@@ -48,7 +49,9 @@ export async function replay(
         type: EVENT_TYPE,
         subject: row.subject,
         time: row.time,
-        data: Object.fromEntries(Object.entries(row.values).map(([name, text]) => [name, asJson(text)])),
+        data: Object.fromEntries(
+          Object.entries(row.values).map(([name, text]) => [name, JSON.parse(jsonOfCell(text)) as unknown]),
+        ),
       });
     }
     await client.flush();
@@ -60,12 +63,6 @@ export async function replay(
   const { accepted, rejected, retried } = client.stats;
   if (rejected > 0) onProgress(`${rejected} events were refused, the first: ${rejections.join('; ')}`);
   return { sent: total, accepted, rejected, retried, seconds: (performance.now() - begun) / 1_000 };
-}
-
-/** A number as a product would send it, unless a double could not hold it exactly. */
-function asJson(text: string): number | string {
-  const value = Number(text);
-  return Number.isSafeInteger(value) ? value : text;
 }
 
 export function grouped(value: number | bigint | string): string {

@@ -4,9 +4,8 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { CsvError, parse } from 'csv-parse/sync';
-import { parseInstant } from '../../contract/window.ts';
 import { parseQuantity, type Quantity } from '../../contract/quantity.ts';
+import { CsvError, instantOfCell, readCsv } from '../csv.ts';
 
 export const CUSTOMERS = 5;
 const rowsMax = 5_000_000;
@@ -40,24 +39,24 @@ export class TraceError extends Error {
   override readonly name = 'TraceError';
 }
 
-export function readTrace(path: string): Trace {
+/** Nothing is skipped: one bad line refuses the file, with its number. */
+export async function readTrace(path: string): Promise<Trace> {
   let bytes: Buffer;
   try {
     bytes = readFileSync(path);
   } catch (error) {
     throw new TraceError(`${path} cannot be read: ${(error as Error).message}`, { cause: error });
   }
-  return parseTrace(basename(path), bytes);
+  const fileName = basename(path);
+  const digest = createHash('sha256').update(bytes).digest('hex').slice(0, 12);
+  return traceOf(fileName, await tableOf(fileName, bytes), digest);
 }
 
-/** Parses the bytes of a trace. Nothing is skipped: one bad line refuses the file, with its number. */
-export function parseTrace(fileName: string, bytes: Uint8Array): Trace {
-  const table = parseCsv(fileName, bytes);
+function traceOf(fileName: string, table: readonly (readonly string[])[], digest: string): Trace {
   const [header, ...lines] = table;
   if (header === undefined || lines.length === 0) throw new TraceError(`${fileName}: it has no rows`);
-  if (lines.length > rowsMax) throw new TraceError(`${fileName}: more than ${rowsMax} rows`);
   const first = lines[0]!;
-  const timeColumn = first.findIndex((cell) => instantOf(cell) !== null);
+  const timeColumn = first.findIndex((cell) => instantOfCell(cell) !== null);
   if (timeColumn < 0) {
     throw new TraceError(`${fileName}: no column of line 2 holds a time such as 2026-01-31T08:00:00Z`);
   }
@@ -68,7 +67,7 @@ export function parseTrace(fileName: string, bytes: Uint8Array): Trace {
   const subjects = Array.from({ length: CUSTOMERS }, (_, at) => `${name}-${at + 1}`);
   const rows = lines.map((cells, at): TraceRow => {
     const line = at + 2;
-    const instant = instantOf(cells[timeColumn]!);
+    const instant = instantOfCell(cells[timeColumn]!);
     if (instant === null) {
       throw new TraceError(`${fileName}, line ${line}: ${JSON.stringify(cells[timeColumn])} is no time`);
     }
@@ -85,24 +84,25 @@ export function parseTrace(fileName: string, bytes: Uint8Array): Trace {
     const subject = subjects[at % CUSTOMERS]!;
     return { id: `row-${at + 1}`, time: instant.text, timeMs: instant.ms, subject, values };
   });
-  const digest = createHash('sha256').update(bytes).digest('hex').slice(0, 12);
   return { name, source: `trace:${name}:${digest}`, properties, subjects, rows };
 }
 
-function parseCsv(fileName: string, bytes: Uint8Array): string[][] {
+async function tableOf(fileName: string, bytes: Uint8Array): Promise<(readonly string[])[]> {
+  const table: (readonly string[])[] = [];
   try {
-    return parse(Buffer.from(bytes), { bom: true, skip_empty_lines: true, trim: true }) as string[][];
+    for await (const row of readCsv([bytes])) {
+      if (row.length !== (table[0] ?? row).length) {
+        const widths = `${row.length} cells and the header ${table[0]!.length}`;
+        throw new TraceError(`${fileName}: row ${table.length} has ${widths}`);
+      }
+      table.push(row);
+      if (table.length > rowsMax + 1) throw new TraceError(`${fileName}: more than ${rowsMax} rows`);
+    }
   } catch (error) {
     if (error instanceof CsvError) throw new TraceError(`${fileName}: ${error.message}`, { cause: error });
     throw error;
   }
-}
-
-/** Traces write "2023-11-16 18:17:03.9799600" and mean UTC. */
-function instantOf(cell: string): { text: string; ms: number } | null {
-  const text = /[Zz]|[+-]\d{2}:\d{2}$/.test(cell) ? cell : `${cell.replace(' ', 'T')}Z`;
-  const ms = parseInstant(text);
-  return ms === null ? null : { text, ms };
+  return table;
 }
 
 function propertyOf(column: string): string {
