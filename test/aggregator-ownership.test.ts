@@ -150,8 +150,10 @@ test('an owner that was replaced changes no table, whatever it still wants to wr
 
   const count = async (): Promise<string> => {
     const of = ['watermarks', 'incarnations', 'log_marks', 'received_totals', 'verdict_totals', 'meters'];
-    const parts = of.map((table) => `SELECT count() AS n FROM ${table} WHERE shard = ${shard}`);
-    return JSON.stringify(await world.ch.rows(parts.join(' UNION ALL ')));
+    const parts = of.map(
+      (table) => `SELECT '${table}' AS t, count() AS n FROM ${table} WHERE shard = ${shard}`,
+    );
+    return JSON.stringify(await world.ch.rows(`SELECT * FROM (${parts.join(' UNION ALL ')}) ORDER BY t`));
   };
   const before = await count();
   const { watermark } = state;

@@ -35,11 +35,13 @@ export class AggregatorWorld {
   readonly log: UsageLog;
   running: Aggregator | undefined;
 
-  static async start(shards: number): Promise<AggregatorWorld> {
-    const engines = await startEngines({ nats: true, clickhouse: true });
+  /** On engines of its own, or on those of another world, which has the streams already. */
+  static async start(shards: number, others?: Engines): Promise<AggregatorWorld> {
+    const engines = others ?? (await startEngines({ nats: true, clickhouse: true }));
     const link = await connectNats({ url: engines.natsUrl, name: 'test', log: pino({ level: 'silent' }) });
     const ch = connectClickHouse({ url: engines.clickhouseUrl, name: 'test', requestTimeoutMs: 30_000 });
     const world = new AggregatorWorld(shards, engines, link, ch);
+    if (others !== undefined) return world;
     for (let shard = 0; shard < shards; shard++) await world.makeStream(shard);
     return world;
   }

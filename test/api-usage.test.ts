@@ -1,8 +1,15 @@
 // What the API says about usage and money, over rows as the aggregator writes them.
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { acknowledgedKey } from '../contract/acknowledged.ts';
+import { packPosition } from '../contract/position.ts';
+import { BUCKET_ACKNOWLEDGED, streamName } from '../contract/subjects.ts';
 import { HOUR_MS } from '../contract/window.ts';
+import { EdgeTotals } from '../ledger/edge-totals.ts';
+import { createLog } from '../runtime/log.ts';
+import { openKeyValue, type KeyValue } from '../runtime/nats.ts';
 import { ApiWorld, TOKENS } from './api-world.ts';
+import { until } from './until.ts';
 
 let api: ApiWorld;
 beforeAll(async () => {
@@ -622,10 +629,225 @@ describe('a period', () => {
       late: '0',
       rejected: '1',
       unaccounted: '1',
+      stages: {
+        edge: { accepted: '0', toldAt: null, missing: '0', provenTo: null },
+        aggregator: { received: '12', counted: '7', unaccounted: '1', beyondAccepted: '12' },
+        // Five events are there, of seven that were counted, and none that was kept for its rejection.
+        raw: { counted: '5', rejected: '0', difference: '3' },
+        stripe: { invoicedCents: '0', stripeCents: '0', differenceCents: '0' },
+      },
     });
     expect((await ask('GET', '/v1/conservation', { key: api.keys.other })).body).toMatchObject({
       received: '0',
       unaccounted: '0',
     });
+  });
+
+  test('can be read as it was cut, and what came later is told by generation', async () => {
+    const at = Date.UTC(2026, 9, 5, 6);
+    const late = (id: string, n: string, position: number) => ({
+      tenant: 'acme-inc',
+      hour: at / 1_000,
+      type: 'llm.answer',
+      subject: 'closed',
+      time: at,
+      identity: randomUUID(),
+      source: '',
+      id,
+      data: { n },
+      payload_hash: 1,
+      accepted_at: at,
+      shard: 0,
+      position,
+    });
+    const { items } = (await ask('GET', '/v1/customers/closed/invoices')).body as { items: { id: string }[] };
+    const { id } = items[0]!;
+    const [taken] = await api.writer.rows<{ identity: string; time: string; position: string }>(
+      `SELECT toString(identity) AS identity, time, toString(position) AS position FROM events FINAL
+       WHERE subject = 'closed' AND data['n'] = '7'`,
+    );
+    // Behind the cut: an event, one that takes back 7, and one behind the cut of a later invoice too.
+    await api.writer.insertJson('events', [late('l-1', '0.25', 200_000), late('l-2', '4', 400_000)]);
+    await api.writer.insertJson('corrections', [
+      {
+        tenant: 'acme-inc',
+        hour: Date.UTC(2026, 9, 5) / 1_000,
+        retired: taken!.identity,
+        root: taken!.identity,
+        correction: randomUUID(),
+        kind: 'void',
+        shard: 0,
+        position: 200_001,
+        type: 'llm.answer',
+        subject: 'closed',
+        time: taken!.time,
+      },
+    ]);
+    await api.pg.query(
+      `INSERT INTO ledger.invoices (tenant, id, number, customer, currency, period_start, period_end, total, cut, status, issued_at)
+       SELECT tenant, 'inv_later', 'INV-900000', customer, currency, period_end, period_end + interval '1 month', 0,
+         '{"0": "300000"}', 'issued', issued_at + interval '1 month' FROM ledger.invoices WHERE tenant = 'acme-inc' AND id = $1`,
+      [id],
+    );
+
+    const asOf = async (invoice: string, query = ''): Promise<Usage> => {
+      const path = `/v1/usage?meter=output_tokens&subject=closed&asOf=${invoice}${query}`;
+      const answer = await ask('GET', path, { key: api.keys.reader });
+      expect(answer.status, JSON.stringify(answer.body)).toBe(200);
+      return answer.body;
+    };
+    // 100 + 33.5 + 7, what the invoice says; the rest by hand.
+    const october = { windowStart: '2026-10-01T00:00:00.000Z', windowEnd: '2026-11-01T00:00:00.000Z' };
+    expect((await asOf(id)).rows).toEqual([{ ...october, subject: 'closed', group: {}, value: '140.5' }]);
+    const again = await asOf('inv_later', '&from=2026-10-01T00:00:00Z&to=2026-11-01T00:00:00Z&window=hour');
+    expect(again.rows.map((row) => [row.windowStart, row.value])).toEqual([
+      ['2026-10-05T00:00:00.000Z', '133.5'],
+      ['2026-10-05T06:00:00.000Z', '0.25'],
+    ]);
+    const of = (invoice: string, key = api.keys.reader) =>
+      ask('GET', `/v1/usage/late?invoice=${invoice}`, { key });
+    const row = { meter: 'output_tokens', subject: 'closed' };
+    expect((await of(id)).body).toMatchObject({
+      invoice: id,
+      periodStart: october.windowStart,
+      periodEnd: october.windowEnd,
+      rows: [
+        {
+          ...row,
+          generation: 1,
+          invoice: 'inv_later',
+          added: '1',
+          addedQuantity: '0.25',
+          retired: '1',
+          retiredQuantity: '7',
+          lastTime: '2026-10-05T06:00:00.000Z',
+        },
+        { ...row, generation: 2, invoice: null, added: '1', addedQuantity: '4', retired: '0' },
+      ],
+    });
+    expect((await of('inv_later')).body).toMatchObject({ rows: [] });
+    expect((await of(id, api.keys.other)).status).toBe(404);
+    expect((await ask('GET', `/v1/usage/late?invoice=${id}&meter=other`)).body).toMatchObject({ rows: [] });
+    const foreign = await ask('GET', `/v1/usage?meter=input_tokens&asOf=${id}`, { key: api.keys.other });
+    expect(foreign).toMatchObject({ status: 404, body: { code: 'invoice_not_found' } });
+  });
+});
+
+describe('what the edges acknowledged', () => {
+  const stopping = new AbortController();
+  let bucket: KeyValue;
+  let totals: EdgeTotals;
+  let nowMs = Date.UTC(2026, 10, 22);
+
+  beforeAll(async () => {
+    bucket = await openKeyValue(api.link, BUCKET_ACKNOWLEDGED);
+    totals = new EdgeTotals({
+      pg: api.pg,
+      ch: api.ch,
+      clock: { now: () => nowMs },
+      log: createLog('test', 'silent'),
+      bucket,
+      shards: 2,
+      lastSequence: async (shard) => (await api.link.jsm.streams.info(streamName(shard))).state.last_seq,
+    });
+    await totals.watch(stopping.signal);
+  });
+  afterAll(() => stopping.abort());
+
+  const tell = async (entry: string, events: number, isLogged = true): Promise<void> => {
+    const told = { tenant: 'globex', entry, events, isLogged, toldAtMs: nowMs };
+    await bucket.put(acknowledgedKey(told), JSON.stringify(told));
+  };
+  interface Stages {
+    readonly edge: { accepted: string; toldAt: string | null; missing: string; provenTo: string | null };
+    readonly aggregator: { received: string; beyondAccepted: string };
+  }
+  const stages = async (): Promise<Stages> =>
+    ((await ask('GET', '/v1/conservation', { key: api.keys.other })).body as { stages: Stages }).stages;
+  const accepted = (events: string) =>
+    until(`${events} events are told`, async () => {
+      await totals.store();
+      return (await stages()).edge.accepted === events;
+    });
+  /** Later than anything before, a proof: one turn takes a mark, the next one looks whether it is passed. */
+  const prove = async (): Promise<bigint> => {
+    nowMs += 60_000;
+    await totals.turn();
+    nowMs += 60_000;
+    return (await totals.turn()).missing;
+  };
+  const received = (count: number, position: number) =>
+    api.writer.insertJson('received_totals', [{ tenant: 'globex', shard: 1, count, position }]);
+
+  test('is looked for in the log once the watermarks have passed it, and what is missing is told', async () => {
+    await tell('edge-1', 7);
+    await tell('edge-2', 5);
+    await accepted('12');
+    await received(12, 1);
+    // The logs hold messages that no watermark has passed.
+    await prove();
+    expect((await stages()).edge).toMatchObject({ accepted: '12', missing: '0', provenTo: null });
+    await api.writer.insertJson(
+      'watermarks',
+      [0, 1].map((shard) => ({
+        shard,
+        incarnation: 0,
+        sequence: 1_000,
+        position: packPosition(0, 1_000, 0).toString(),
+        stream_created: '',
+        fingerprint: '',
+        accepted_at: nowMs,
+        flushed_at: nowMs,
+      })),
+    );
+    expect(await prove()).toBe(0n);
+    expect((await stages()).edge.provenTo).not.toBeNull();
+    expect((await stages()).aggregator).toMatchObject({ received: '12', beyondAccepted: '0' });
+
+    // Three more are promised, and the log does not have them.
+    await tell('edge-1', 10);
+    await accepted('15');
+    await prove();
+    expect(await prove()).toBe(3n);
+    expect((await stages()).edge).toMatchObject({ accepted: '15', missing: '3' });
+    expect((await ask('GET', '/v1/conservation')).body).toMatchObject({ stages: { edge: { missing: '0' } } });
+    // A total that comes again, or an older one, changes nothing.
+    await tell('edge-1', 4);
+    await tell('edge-2', 5);
+    // Their senders send them again.
+    await received(15, 2);
+    await prove();
+    expect(await prove()).toBe(0n);
+    expect((await stages()).edge).toMatchObject({ accepted: '15', missing: '0' });
+  });
+
+  test('is not looked for while a journal alone has some of it', async () => {
+    await tell('edge-2', 9, false);
+    await accepted('19');
+    await prove();
+    const { provenTo } = (await stages()).edge;
+    expect(await prove()).toBe(0n);
+    expect((await stages()).edge.provenTo).toBe(provenTo);
+    await tell('edge-2', 9);
+    await until('the journal is empty', async () => (await prove()) === 4n);
+    await received(19, 3);
+    await until('they are found', async () => (await prove()) === 0n);
+  });
+
+  test('is kept in one row a tenant when its edges have rested for long', async () => {
+    nowMs += 8 * 24 * HOUR_MS;
+    await prove();
+    expect((await stages()).edge.accepted).toBe('19');
+    const rows = await api.pg.query('SELECT entry FROM ledger.acknowledged_totals WHERE tenant = $1', [
+      'globex',
+    ]);
+    expect(rows).toEqual([{ entry: '' }]);
+    expect(await bucket.get('edge-1/globex')).toBeNull();
+    // A bucket that was set back gives an entry again that is folded already.
+    nowMs -= 8 * 24 * HOUR_MS;
+    await tell('edge-1', 10);
+    nowMs += 8 * 24 * HOUR_MS;
+    await tell('edge-3', 1);
+    await accepted('20');
   });
 });

@@ -8,6 +8,7 @@ import { attributeCases } from './bad-input/attributes.ts';
 import { bodyInputs } from './bad-input/bodies.ts';
 import { jsonBytesInput, msgpackBytesInput } from './bad-input/bytes.ts';
 import type { EventCase, Window } from './bad-input/cases.ts';
+import { correctionCases } from './bad-input/corrections.ts';
 import { numberCases, repeatCases, textCases } from './bad-input/contents.ts';
 import { faultInput } from './bad-input/faults.ts';
 import { fieldCases, notObjectCases } from './bad-input/fields.ts';
@@ -101,7 +102,7 @@ function eventInputs(deck: Deck, window: Window): void {
   const cases: EventCase[] = [
     ...[...attributeCases(window), ...fieldCases(), ...notObjectCases()],
     ...[...shapeCases(), ...sizeCases(), ...numberCases(), ...textCases(), ...repeatCases()],
-    ...[...meterCases(), ...msgpackCases()],
+    ...[...meterCases(), ...msgpackCases(), ...correctionCases()],
   ];
   const cloudless = ({ code }: EventCase): string | null => (typeof code === 'function' ? code(true) : code);
   const casesOf = new Map<string | null, number>();
@@ -145,6 +146,9 @@ export const REACHED: Readonly<Record<EdgeRejectionCode, readonly WayName[]>> = 
   specversion_unknown: all,
   text_not_unicode: all,
   text_has_control: all,
+  type_reserved: all,
+  void_has_type: all,
+  correction_ambiguous: all,
   time_not_rfc3339: all,
   time_too_old: all,
   time_too_far_ahead: all,
@@ -153,6 +157,7 @@ export const REACHED: Readonly<Record<EdgeRejectionCode, readonly WayName[]>> = 
   data_too_deep: all,
   data_too_many_fields: all,
   data_path_too_long: all,
+  data_path_reserved: all,
   data_path_repeated: all,
   number_not_exact: all,
   value_not_json: all.filter(isMsgpack),

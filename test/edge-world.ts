@@ -19,7 +19,7 @@ import { startEngines, type Engines } from './engines.ts';
 import { until } from './until.ts';
 
 const main = fileURLToPath(new URL('../dist/ingest/main.js', import.meta.url));
-const IDENTITY_KEY = '000102030405060708090a0b0c0d0e0f';
+export const IDENTITY_KEY = '000102030405060708090a0b0c0d0e0f';
 
 export interface RunningEdge {
   readonly url: string;
@@ -146,10 +146,14 @@ export class EdgeWorld {
     return { key, id };
   }
 
-  /** Every block that the log holds now. */
-  async blocks(): Promise<Block[]> {
+  get allShards(): readonly number[] {
+    return Array.from({ length: this.shards }, (_, shard) => shard);
+  }
+
+  /** Every block that the logs of these shards hold now. */
+  async blocks(shards = this.allShards): Promise<Block[]> {
     const found: Block[] = [];
-    for (let shard = 0; shard < this.shards; shard++) {
+    for (const shard of shards) {
       const stream = streamName(shard);
       const { state } = await this.link.jsm.streams.info(stream);
       if (state.messages === 0) continue;
@@ -176,9 +180,9 @@ export class EdgeWorld {
   }
 
   /** The events of the log whose id begins like this, each as often as it stands there. */
-  async events(prefix: string): Promise<LoggedEvent[]> {
+  async events(prefix: string, shards = this.allShards): Promise<LoggedEvent[]> {
     const found: LoggedEvent[] = [];
-    for (const block of await this.blocks()) {
+    for (const block of await this.blocks(shards)) {
       for (let at = 0; at < block.count; at++)
         if (idOf(block, at).startsWith(prefix)) found.push(loggedEvent(block, at));
     }

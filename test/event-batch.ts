@@ -129,6 +129,34 @@ export function identityOf(hasher: IdentityHasher, tenant: string, source: strin
   return words;
 }
 
+/** The identity of a correction, from strings. */
+export function correctionOf(
+  hasher: IdentityHasher,
+  tenant: string,
+  source: string,
+  original: string,
+  id: string,
+): Uint32Array {
+  const texts = [source, original, id].map((text) => encoder.encode(text));
+  const [first, second, third] = texts.map(({ length }) => length) as [number, number, number];
+  const bytes = new Uint8Array(first + second + third + 3);
+  bytes.set(Buffer.concat(texts));
+  const words = new Uint32Array(4);
+  const [behindSource, behindOriginal] = [first, first + second];
+  hasher.turnTo(encoder.encode(tenant));
+  hasher.hashCorrection(
+    new DataView(bytes.buffer),
+    0,
+    behindSource,
+    behindSource,
+    behindOriginal,
+    behindOriginal,
+    behindOriginal + third,
+    words,
+  );
+  return words;
+}
+
 /** Adds all events of the batch to the block, each with its identity. */
 export function addAll(builder: BlockBuilder, batch: EventBatch, hasher: IdentityHasher): void {
   const words = new Uint32Array(4);

@@ -113,7 +113,7 @@ export interface ModelLimits {
 export type ModelVerdict =
   { readonly event: PlainEvent } | { readonly code: string; readonly id: string | null };
 
-const TEXTS = { id: 256, source: 512, type: 128, subject: 256 } as const;
+const TEXTS = { id: 256, source: 512, type: 128, subject: 256, voids: 256, amends: 256 } as const;
 type TextName = keyof typeof TEXTS;
 const bytesOf = (text: string): number => new TextEncoder().encode(text).length;
 // eslint-disable-next-line no-control-regex -- control characters are what it is about
@@ -161,12 +161,15 @@ function admit(entries: Entries, sent: ReadonlyMap<string, Node>, limits: ModelL
     if (CONTROL.test(value)) refuse('text_has_control');
     return value;
   };
-  const [id, source, type, subject] = [
-    text('id', false),
-    text('source', !limits.requireSpecversion),
-    text('type', false),
-    text('subject', false),
-  ];
+  const named = (name: TextName): string | null =>
+    present(sent.get(name)) === null ? null : text(name, false);
+  const [id, source] = [text('id', false), text('source', !limits.requireSpecversion)];
+  const [voids, amends] = [named('voids'), named('amends')];
+  if (voids !== null && amends !== null) refuse('correction_ambiguous');
+  const type = text('type', voids !== null && !limits.requireSpecversion);
+  if (voids !== null && type !== '' && type !== 'tallyline.void') refuse('void_has_type');
+  if (voids === null && type.startsWith('tallyline.')) refuse('type_reserved');
+  const subject = text('subject', voids !== null);
   const time = present(sent.get('time'));
   let timeMs = limits.nowMs;
   if (time !== null) {
@@ -207,7 +210,12 @@ function admit(entries: Entries, sent: ReadonlyMap<string, Node>, limits: ModelL
     bytes += bytesOf(field.path) + value;
   }
   if (bytes > 65_536) refuse('event_too_large');
-  return { id, source, type, subject, timeMs, timeGiven: time !== null, fields };
+  // 6. What makes it a correction. Whoever packs it puts the identity of the original into the last field.
+  if (voids !== null) fields.push({ path: 'tallyline.voids', text: voids });
+  if (amends !== null) fields.push({ path: 'tallyline.amends', text: amends });
+  if (voids !== null || amends !== null) fields.push({ path: 'tallyline.target', text: '\0'.repeat(36) });
+  const kept = voids === null ? type : 'tallyline.void';
+  return { id, source, type: kept, subject, timeMs, timeGiven: time !== null, fields };
 }
 
 /** Null counts as absent. */
@@ -223,6 +231,7 @@ function flatten(data: Node): PlainField[] {
       if (!key.isWellFormed()) refuse('text_not_unicode');
       const path = prefix === null ? key : `${prefix}.${key}`;
       if (bytesOf(path) > FIELD_LIMITS.pathLengthMax) refuse('data_path_too_long');
+      if (prefix === null && `${path}.`.startsWith('tallyline.')) refuse('data_path_reserved');
       if (seen.has(key)) refuse('key_repeated');
       seen.add(key);
       if (value.kind === 'object' && value.entries.length > 0) {

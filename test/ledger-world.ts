@@ -1,15 +1,79 @@
 // What the aggregator leaves in ClickHouse, made by a model that is too simple to be wrong: every event is
 // counted, a rollup row is the fold of its key's events so far, the watermark moves with each flush. The tables
 // and views are the aggregator's own.
+import { recount, settleCorrections } from '../aggregator/corrections-store.ts';
+import { PATH_AMENDS, PATH_TARGET, PATH_VOIDS, TYPE_VOID } from '../contract/corrections.ts';
 import type { Meter } from '../contract/meter.ts';
 import { packPosition } from '../contract/position.ts';
 import { formatQuantity, storedQuantity, type Quantity } from '../contract/quantity.ts';
 import { formatInstant, hourStart } from '../contract/window.ts';
 import { activateMeter, insertMeter } from '../ledger/meters.ts';
-import type { ClickHouse } from '../runtime/clickhouse.ts';
-import type { Postgres } from '../runtime/postgres.ts';
+import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
+import { createLog } from '../runtime/log.ts';
+import { migrateClickHouse, migratePostgres } from '../runtime/migrate.ts';
+import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
+import { startEngines, type Engines } from './engines.ts';
 
 export const SHARDS = 2;
+
+/** Postgres and ClickHouse with our schemas, and the model that plays the aggregator. */
+export interface LedgerWorld {
+  readonly engines: Engines;
+  readonly pg: Postgres;
+  /** May write, as the aggregator does. */
+  readonly ch: ClickHouse;
+  /** As the ledger asks. */
+  readonly reader: ClickHouse;
+  readonly world: World;
+  /** Another pool of connections; it ends with the world. */
+  connect(name: string, poolMax?: number): Postgres;
+  stop(): Promise<void>;
+}
+
+const requestTimeoutMs = 20_000;
+
+export async function startLedgerWorld(): Promise<LedgerWorld> {
+  const engines = await startEngines({ postgres: true, clickhouse: true });
+  const log = createLog('test', 'silent');
+  const open: { close(): Promise<void> }[] = [];
+  const connect = (name: string, poolMax = 8): Postgres => {
+    const one = connectPostgres({
+      url: engines.databaseUrl,
+      name,
+      poolMax,
+      log,
+      statementTimeoutMs: requestTimeoutMs,
+    });
+    open.push(one);
+    return one;
+  };
+  const connectTables = (url: string): ClickHouse => {
+    const one = connectClickHouse({ url, name: 'test', requestTimeoutMs });
+    open.push(one);
+    return one;
+  };
+  const stop = async (): Promise<void> => {
+    await Promise.all(open.map((one) => one.close()));
+    await engines.stop();
+  };
+  try {
+    const pg = connect('test');
+    const ch = connectTables(engines.clickhouseUrl);
+    const reader = connectTables(engines.clickhouseReaderUrl);
+    await migratePostgres(pg, {
+      directory: new URL('../ledger/migrations/', import.meta.url),
+      schema: 'ledger',
+    });
+    await migrateClickHouse(ch, {
+      directory: new URL('../aggregator/schema/', import.meta.url),
+      component: 'aggregator',
+    });
+    return { engines, pg, ch, reader, world: new World(pg, ch), connect, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
 
 export interface Use {
   readonly tenant: string;
@@ -78,31 +142,43 @@ export class World {
     for (const use of uses) {
       const shard = this.#count++ % SHARDS;
       const position = this.#next(shard);
-      raw.push({
-        tenant: use.tenant,
-        hour: second(hourStart(use.timeMs)),
-        type: use.type,
-        subject: use.subject,
-        time: instant(use.timeMs),
-        identity: `00000000-0000-4000-8000-${this.#count.toString(16).padStart(12, '0')}`,
-        source: '',
-        id: `e${this.#count}`,
-        data: use.data,
-        payload_hash: '0',
-        accepted_at: instant(use.timeMs),
-        shard,
-        position,
-      });
-      for (const { tenant, meter } of this.#meters) {
-        if (tenant !== use.tenant || meter.eventType !== use.type) continue;
-        const value =
-          meter.valueProperty === null ? 1_000_000_000n : storedQuantity(use.data[meter.valueProperty]!);
-        touched.add(this.#fold(use, meter, shard, value, position));
-      }
+      const identity = identityOf(this.#count);
+      raw.push(rawRow(use, { shard, position, identity, id: `e${this.#count}` }));
+      for (const meter of this.#metersOf(use))
+        touched.add(this.#fold(use, meter, shard, valueOf(meter, use), position));
     }
     // In the aggregator's order: raw, rollups, watermark.
     await this.#ch.insertJson('events', raw);
     await this.#ch.insertJson('rollup_hour', [...touched].map(rollupRow));
+    await this.moveWatermarks();
+  }
+
+  /**
+   * Voids the use that was counted as the n-th, from 1 on, or counts another one in its place; what that does to
+   * rollups is worked out as the aggregator does it. This model knows nothing of it: the hours are not to be counted in
+   * any more.
+   */
+  async correct(nth: number, instead: Use | null): Promise<void> {
+    const shard = (nth - 1) % SHARDS;
+    const target = identityOf(nth);
+    const position = this.#next(shard);
+    const [original] = await this.#ch.rows<{ tenant: string }>(
+      'SELECT tenant FROM event_rows WHERE event_rows.identity = {target:UUID}',
+      { target },
+    );
+    const { tenant } = original!;
+    const use = instead ?? { tenant, type: TYPE_VOID, subject: '', timeMs: Date.UTC(2026, 10, 21), data: {} };
+    const path = instead === null ? PATH_VOIDS : PATH_AMENDS;
+    const data = { ...use.data, [path]: `e${nth}`, [PATH_TARGET]: target };
+    const identity = `00000000-0000-4000-900${shard}-${BigInt(position).toString(16).padStart(12, '0').slice(-12)}`;
+    await this.#ch.insertJson('events', [rawRow({ ...use, data }, { shard, position, identity, id: 'c' })]);
+    const rows = this.#metersOf(use).map((one) => this.#fold(use, one, shard, valueOf(one, use), position));
+    if (rows.length > 0) await this.#ch.insertJson('rollup_hour', rows.map(rollupRow));
+    const until = BigInt(position);
+    const range = { shard, behind: until - 1n, until, originalsFrom: 0n };
+    const fence = { condition: '1', params: {} };
+    await settleCorrections(this.#ch, range, fence);
+    await recount(this.#ch, { scope: { kind: 'corrections', range }, until, overflowing: [] }, fence);
     await this.moveWatermarks();
   }
 
@@ -132,6 +208,16 @@ export class World {
     row.position = BigInt(this.#next(row.shard));
     await this.#ch.insertJson('rollup_hour', [rollupRow(row)]);
     await this.moveWatermarks();
+  }
+
+  /** How many uses were counted. */
+  get counted(): number {
+    return this.#count;
+  }
+
+  #metersOf({ tenant, type }: Use): Meter[] {
+    const taking = this.#meters.filter((one) => one.tenant === tenant && one.meter.eventType === type);
+    return taking.map(({ meter }) => meter);
   }
 
   #next(shard: number): string {
@@ -175,6 +261,32 @@ export class World {
     row.position = position;
     return row;
   }
+}
+
+const identityOf = (nth: number): string => `00000000-0000-4000-8000-${nth.toString(16).padStart(12, '0')}`;
+
+function valueOf({ aggregation, valueProperty }: Meter, { data }: Use): Quantity {
+  return valueProperty === null || aggregation === 'unique_count'
+    ? 1_000_000_000n
+    : storedQuantity(data[valueProperty]!);
+}
+
+function rawRow(
+  use: Use,
+  of: { readonly shard: number; readonly position: string; readonly identity: string; readonly id: string },
+): object {
+  return {
+    tenant: use.tenant,
+    hour: second(hourStart(use.timeMs)),
+    type: use.type,
+    subject: use.subject,
+    time: instant(use.timeMs),
+    source: '',
+    data: use.data,
+    payload_hash: '0',
+    accepted_at: instant(use.timeMs),
+    ...of,
+  };
 }
 
 function rollupRow(row: Row): object {

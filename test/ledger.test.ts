@@ -30,12 +30,10 @@ import { publishPlan } from '../ledger/plans.ts';
 import { postUsage } from '../ledger/post-usage.ts';
 import { createTenant } from '../ledger/tenants.ts';
 import { verifyLedger } from '../ledger/verify.ts';
-import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
+import type { ClickHouse } from '../runtime/clickhouse.ts';
 import { createLog } from '../runtime/log.ts';
-import { migrateClickHouse, migratePostgres } from '../runtime/migrate.ts';
-import { connectPostgres, sqlState, type Postgres } from '../runtime/postgres.ts';
-import { startEngines } from './engines.ts';
-import { World, type Use } from './ledger-world.ts';
+import { sqlState, type Postgres } from '../runtime/postgres.ts';
+import { startLedgerWorld, type LedgerWorld, type Use, type World } from './ledger-world.ts';
 
 const log = createLog('test', 'silent');
 const OCTOBER = Date.UTC(2026, 9, 1);
@@ -44,7 +42,7 @@ const DECEMBER = Date.UTC(2026, 11, 1);
 const HOUR = 3_600_000;
 const DEADLINE_MS = 30_000;
 
-let engines: Awaited<ReturnType<typeof startEngines>>;
+let ledger: LedgerWorld;
 let pg: Postgres;
 let ch: ClickHouse;
 let world: World;
@@ -53,33 +51,14 @@ let tenant: string;
 let nowMs: number;
 let tenants = 0;
 
-const open: Postgres[] = [];
-function connect(name: string, poolMax = 8): Postgres {
-  const one = connectPostgres({ url: engines.databaseUrl, name, poolMax, log, statementTimeoutMs: 20_000 });
-  open.push(one);
-  return one;
-}
+const connect = (name: string, poolMax?: number): Postgres => ledger.connect(name, poolMax);
 
 beforeAll(async () => {
-  engines = await startEngines({ postgres: true, clickhouse: true });
-  pg = connect('test');
-  ch = connectClickHouse({ url: engines.clickhouseUrl, name: 'test', requestTimeoutMs: 20_000 });
-  await migratePostgres(pg, {
-    directory: new URL('../ledger/migrations/', import.meta.url),
-    schema: 'ledger',
-  });
-  await migrateClickHouse(ch, {
-    directory: new URL('../aggregator/schema/', import.meta.url),
-    component: 'aggregator',
-  });
-  world = new World(pg, ch);
+  ledger = await startLedgerWorld();
+  ({ pg, ch, world } = ledger);
   ctx = { pg, ch, log, clock: { now: () => nowMs } };
 });
-afterAll(async () => {
-  await Promise.all(open.map((one) => one.close()));
-  await ch?.close();
-  await engines?.stop();
-});
+afterAll(() => ledger?.stop());
 
 const meter = (key: string, o: Partial<Meter> = {}): Meter => ({
   key,
@@ -486,8 +465,8 @@ describe('posting usage', () => {
     })();
     for (let round = 1; round <= 3; round++) {
       for (let event = 0; event < 5; event++) await world.count([tokens('acme', '20')]);
-      await engines.postgres.kill();
-      await engines.postgres.restart();
+      await ledger.engines.postgres.kill();
+      await ledger.engines.postgres.restart();
     }
     posting = false;
     await passes;

@@ -12,22 +12,18 @@ import {
   type CheckContext,
 } from '../ledger/rollup-check.ts';
 import { createTenant } from '../ledger/tenants.ts';
-import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
-import { createLog } from '../runtime/log.ts';
-import { migrateClickHouse, migratePostgres } from '../runtime/migrate.ts';
-import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
-import { startEngines } from './engines.ts';
-import { World } from './ledger-world.ts';
+import type { ClickHouse } from '../runtime/clickhouse.ts';
+import type { Postgres } from '../runtime/postgres.ts';
+import { startLedgerWorld, type LedgerWorld, type World } from './ledger-world.ts';
 
 const HOUR = 3_600_000;
 const OCTOBER = Date.UTC(2026, 9, 1);
 const MUCH = { rows: 1_000_000, ms: 60_000 };
 const DAY = 24 * HOUR;
 
-let engines: Awaited<ReturnType<typeof startEngines>>;
+let ledger: LedgerWorld;
 let pg: Postgres;
 let ch: ClickHouse;
-let reader: ClickHouse;
 let world: World;
 let ctx: CheckContext;
 let tenant: string;
@@ -35,33 +31,11 @@ let nowMs = Date.UTC(2026, 10, 21);
 let tenants = 0;
 
 beforeAll(async () => {
-  engines = await startEngines({ postgres: true, clickhouse: true });
-  const log = createLog('test', 'silent');
-  pg = connectPostgres({
-    url: engines.databaseUrl,
-    name: 'test',
-    poolMax: 4,
-    log,
-    statementTimeoutMs: 20_000,
-  });
-  ch = connectClickHouse({ url: engines.clickhouseUrl, name: 'test', requestTimeoutMs: 20_000 });
-  // As the ledger asks.
-  reader = connectClickHouse({ url: engines.clickhouseReaderUrl, name: 'test', requestTimeoutMs: 20_000 });
-  await migratePostgres(pg, {
-    directory: new URL('../ledger/migrations/', import.meta.url),
-    schema: 'ledger',
-  });
-  await migrateClickHouse(ch, {
-    directory: new URL('../aggregator/schema/', import.meta.url),
-    component: 'aggregator',
-  });
-  world = new World(pg, ch);
-  ctx = { pg, ch: reader, clock: { now: () => nowMs } };
+  ledger = await startLedgerWorld();
+  ({ pg, ch, world } = ledger);
+  ctx = { pg, ch: ledger.reader, clock: { now: () => nowMs } };
 });
-afterAll(async () => {
-  await Promise.all([pg?.close(), ch?.close(), reader?.close()]);
-  await engines?.stop();
-});
+afterAll(() => ledger?.stop());
 
 beforeEach(async () => {
   tenant = `t${++tenants}`;

@@ -64,15 +64,17 @@ const packageHomes: Readonly<Record<string, RegExp>> = {
  */
 const shell: Readonly<Partial<Record<Folder, string>>> = {
   contract: '',
-  ingest: `deployment main http/server journal/courier journal/journal journal/journal-disk journal/journal-lock
-    journal/journal-recovery journal/journaling journal/releases journal/resends`,
-  aggregator: `backlog consume counting flush incarnation incarnation-store lease-bucket log-mark main nats-log owners
-    ownership patience purge read-shard recover store surviving-prefix tables watermark-bucket dedupe/look-up
-    dedupe/rebuild`,
-  ledger: `audit balance close conservation customers entitlements grants invoices journal-store main meter-versions
+  ingest: `acknowledged-bucket deployment main http/server journal/courier journal/journal journal/journal-disk
+    journal/journal-lock journal/journal-recovery journal/journaling journal/releases journal/resends`,
+  aggregator: `backfill-store backlog consume corrections-store counting flush flush-steps incarnation incarnation-store
+    lease-bucket log-mark main nats-log owners ownership patience purge read-shard recover store
+    surviving-prefix survivors tables watched-log watermark-bucket dedupe/look-up dedupe/rebuild`,
+  ledger: `audit backfill-difference backfill-money backfill-steps backfills balance close conservation
+    conservation-stages customers edge-totals entitlements grants invoices journal-store main meter-versions
     meters mirror outbox plans post-usage posting-loop posting-turn publish quotas residues rollup-check
-    tenants unique-counts usage-totals usage-work verify api/accounts api/auth api/conservation api/customers
-    api/invoices api/keys api/meters api/plans api/quota api/refused api/server api/write api/usage/routes`,
+    tenants unique-counts usage-totals usage-work verify api/accounts api/auth api/backfills api/conservation
+    api/customers api/invoices api/keys api/meters api/plans api/quota api/refused api/server api/write
+    api/usage/late api/usage/routes`,
   'billing-sync': 'inbox loop main outbox push reconcile store stripe webhook',
   client: 'clock delivery exit http index spool spool-lock spool-segment websocket',
 };

@@ -3,12 +3,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { QUANTITY_UNIT } from '../contract/quantity.ts';
 import { createTenant } from '../ledger/tenants.ts';
 import { quantityIn, readRawTotals, readUsageTotals, type TotalsWanted } from '../ledger/usage-totals.ts';
-import { connectClickHouse, type ClickHouse } from '../runtime/clickhouse.ts';
-import { createLog } from '../runtime/log.ts';
-import { migrateClickHouse, migratePostgres } from '../runtime/migrate.ts';
-import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
-import { startEngines } from './engines.ts';
-import { World, type Use } from './ledger-world.ts';
+import type { ClickHouse } from '../runtime/clickhouse.ts';
+import { startLedgerWorld, type LedgerWorld, type Use, type World } from './ledger-world.ts';
 
 const HOUR = 3_600_000;
 const OCTOBER = Date.UTC(2026, 9, 1);
@@ -16,29 +12,15 @@ const OCTOBER_WINDOW = { start: OCTOBER, end: Date.UTC(2026, 10, 1) };
 /** More than one request takes. */
 const MANY = Array.from({ length: 2_500 }, (_, n) => `many-${n}`);
 
-let engines: Awaited<ReturnType<typeof startEngines>>;
-let pg: Postgres;
+let ledger: LedgerWorld;
 let ch: ClickHouse;
 let world: World;
 const uses: Use[] = [];
 
 beforeAll(async () => {
-  engines = await startEngines({ postgres: true, clickhouse: true });
-  const log = createLog('test', 'silent');
-  pg = connectPostgres({
-    url: engines.databaseUrl,
-    name: 'test',
-    poolMax: 4,
-    log,
-    statementTimeoutMs: 20_000,
-  });
-  ch = connectClickHouse({ url: engines.clickhouseUrl, name: 'test', requestTimeoutMs: 20_000 });
-  const migrations = new URL('../ledger/migrations/', import.meta.url);
-  await migratePostgres(pg, { directory: migrations, schema: 'ledger' });
-  const schema = new URL('../aggregator/schema/', import.meta.url);
-  await migrateClickHouse(ch, { directory: schema, component: 'aggregator' });
-  world = new World(pg, ch);
-  await pg.transaction((tx) => createTenant(tx, { tenant: 't', name: 't', nowMs: OCTOBER }));
+  ledger = await startLedgerWorld();
+  ({ ch, world } = ledger);
+  await ledger.pg.transaction((tx) => createTenant(tx, { tenant: 't', name: 't', nowMs: OCTOBER }));
   const meter = { eventType: 'use', valueProperty: 'user', groupBy: [] };
   await world.define('t', { ...meter, key: 'users', aggregation: 'unique_count' }, OCTOBER);
   await world.define('t', { ...meter, key: 'total', aggregation: 'sum' }, OCTOBER);
@@ -50,10 +32,7 @@ beforeAll(async () => {
   }
   await world.count(uses);
 });
-afterAll(async () => {
-  await Promise.all([pg?.close(), ch?.close()]);
-  await engines?.stop();
-});
+afterAll(() => ledger?.stop());
 
 const usersOf = (wanted: TotalsWanted, of: readonly Use[]): bigint =>
   BigInt(

@@ -1,7 +1,7 @@
 // What edges would publish, and a model of what must come of it that is too simple to be wrong: plain Maps, one
 // event at a time, bigint arithmetic of its own.
 import { BlockBuilder } from '../contract/block-builder.ts';
-import { encodeMeterDefined } from '../contract/control.ts';
+import { encodeBackfillChanged, encodeMeterDefined, type BackfillChanged } from '../contract/control.ts';
 import { EventBatch } from '../contract/event-batch.ts';
 import { IdentityHasher, ShardRule } from '../contract/identity.ts';
 import type { Meter } from '../contract/meter.ts';
@@ -92,6 +92,11 @@ export class UsageLog {
     });
   }
 
+  /** Tells all shards of a change of a backfill, of which the model knows nothing. */
+  changeBackfill(changed: BackfillChanged): void {
+    this.#shards.forEach((_, number) => this.#publish(number, encodeBackfillChanged(changed)));
+  }
+
   /** Publishes one block for each shard that has any of the events. */
   send(events: readonly Sent[], acceptedAtMs: number): void {
     const byShard = this.#shards.map((): Sent[] => []);
@@ -110,6 +115,11 @@ export class UsageLog {
   sendRubbish(shard: number, message: Uint8Array): void {
     this.#publish(shard, message);
     this.unreadable += 1;
+  }
+
+  /** Publishes a message that another model knows of. */
+  sendMessage(shard: number, message: Uint8Array): void {
+    this.#publish(shard, message);
   }
 
   /** A sound block with one flipped bit. */

@@ -106,6 +106,7 @@ export function eventOf(deck: Deck, way: WayName, tag: string, number: number, {
   if (dice.oneIn(2))
     entries.push(['time', new Date(nowMs - 3_600_000 - dice.below(2_000_000_000)).toISOString()]);
   if (!dice.oneIn(6)) entries.push(['data', dictOf(dice, 4, 8)]);
+  if (dice.oneIn(8)) entries.push(['amends', `o${textOf(dice, 20)}`]);
   // In any order.
   for (let at = entries.length - 1; at > 0; at--) {
     const other = dice.below(at + 1);

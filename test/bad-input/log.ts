@@ -1,6 +1,8 @@
 import { idOf, textOf, type Block } from '../../contract/block.ts';
 import { FIELD_LITERAL, FIELD_NUMBER } from '../../contract/fields.ts';
-import { lineOf, type Field } from './values.ts';
+import { TARGET, lineOf, type Field } from './values.ts';
+
+const IDENTITY = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** An event of a block, as `lineOf` writes it. */
 export function lineInBlock(block: Block, event: number): string {
@@ -14,6 +16,8 @@ export function lineInBlock(block: Block, event: number): string {
     const code = block.shapeFields[at * 2 + 1]!;
     const cell = block.cells[block.cellStart[event]! + at - first]!;
     if (code >>> 8 === FIELD_NUMBER) fields.push([path, 'number', `${BigInt(cell)}e-${code & 0xff}`]);
+    else if (path === 'tallyline.target' && IDENTITY.test(textOf(block, cell)))
+      fields.push([path, 'text', TARGET]);
     else fields.push([path, code >>> 8 === FIELD_LITERAL ? 'literal' : 'text', textOf(block, cell)]);
   }
   return lineOf({

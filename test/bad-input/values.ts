@@ -156,6 +156,9 @@ export interface Writer {
   literal(list: readonly Value[]): string;
 }
 
+/** For the identity of the original of a correction, whose hash is not said here a second time. */
+export const TARGET = '\0'.repeat(36);
+
 /** What must be stored of an admitted event that the writer wrote. */
 export function storedOf(event: Dict, writer: Writer, timeMs?: number): Stored {
   const text = (name: string): string => {
@@ -168,10 +171,14 @@ export function storedOf(event: Dict, writer: Writer, timeMs?: number): Stored {
   const fields: Field[] = [];
   const data = event.get('data');
   if (data instanceof Dict) flatten(data, null, writer, fields);
+  const [voids, amends] = [text('voids'), text('amends')];
+  if (voids !== '') fields.push(['tallyline.voids', 'text', voids]);
+  if (amends !== '') fields.push(['tallyline.amends', 'text', amends]);
+  if (voids + amends !== '') fields.push(['tallyline.target', 'text', TARGET]);
   return {
     id: text('id'),
     source: text('source'),
-    type: text('type'),
+    type: voids === '' ? text('type') : 'tallyline.void',
     subject: text('subject'),
     timeMs: given,
     fields,
