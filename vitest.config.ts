@@ -10,6 +10,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
+          maxWorkers: 2,
           sequence: { groupOrder: 0 },
           include: [
             '{contract,runtime,ingest,aggregator,ledger,billing-sync,client,local,bench}/**/*.test.ts',

@@ -156,35 +156,40 @@ describe('the aggregator', () => {
     await world.end('SIGTERM');
   });
 
-  test('killed again and again in the middle of its flushes, it counts each event once', async () => {
-    const quick = { TALLYLINE_FLUSH_INTERVAL_MS: '1', TALLYLINE_FLUSH_EVENTS_MAX: '1000' };
-    const publishing = load();
-    let interrupted = 0;
-    for (let round = 0; round < 9; round++) {
-      const { process: child } = await world.start(quick);
-      const before = await world.watermarks();
-      if (round % 3 === 0) {
-        // Not before it has got anywhere, or only the start would ever be tested.
-        await world.eventually(
-          'a watermark',
-          async () => (await world.watermarks()).get(0)!.sequence > before.get(0)!.sequence,
-        );
-      }
-      await delay(random(150));
-      expect(child.exitCode).toBeNull();
-      await world.end('SIGKILL');
-      const [beyond] = await ch.rows<{ n: string }>(
-        `SELECT count() AS n FROM events INNER JOIN watermark USING (shard)
+  // `npm run faults -- --only aggregator-kill` does it at length; corrections and dedupe have kills of their own.
+  test.runIf(process.env['TALLYLINE_TEST_LONG'] !== undefined)(
+    'killed again and again in the middle of its flushes, it counts each event once',
+    async () => {
+      const quick = { TALLYLINE_FLUSH_INTERVAL_MS: '1', TALLYLINE_FLUSH_EVENTS_MAX: '1000' };
+      const publishing = load();
+      let interrupted = 0;
+      for (let round = 0; round < 9; round++) {
+        const { process: child } = await world.start(quick);
+        const before = await world.watermarks();
+        if (round % 3 === 0) {
+          // Not before it has got anywhere, or only the start would ever be tested.
+          await world.eventually(
+            'a watermark',
+            async () => (await world.watermarks()).get(0)!.sequence > before.get(0)!.sequence,
+          );
+        }
+        await delay(random(150));
+        expect(child.exitCode).toBeNull();
+        await world.end('SIGKILL');
+        const [beyond] = await ch.rows<{ n: string }>(
+          `SELECT count() AS n FROM events INNER JOIN watermark USING (shard)
          WHERE events.position > watermark.position`,
-      );
-      if (beyond!.n !== '0') interrupted += 1;
-    }
-    await publishing.stop();
-    // Raw rows without their watermark: the kills did hit flushes.
-    expect(interrupted).toBeGreaterThan(0);
-    await world.start();
-    await expectExact();
-  }, 120_000);
+        );
+        if (beyond!.n !== '0') interrupted += 1;
+      }
+      await publishing.stop();
+      // Raw rows without their watermark: the kills did hit flushes.
+      expect(interrupted).toBeGreaterThan(0);
+      await world.start();
+      await expectExact();
+    },
+    120_000,
+  );
 
   test('ClickHouse killed and restarted under load delays it, no more', async () => {
     const publishing = load();
