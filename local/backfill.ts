@@ -3,8 +3,7 @@
 import { parseArgs } from 'node:util';
 import { sleep } from '../runtime/retry.ts';
 import { ApiClient } from './api-call.ts';
-import { layoutOf } from './layout.ts';
-import { readRunFile } from './run-file.ts';
+import { readTarget } from './target.ts';
 
 export const backfillUsage = `usage: npx tallyline backfill propose METER --from TIME --to TIME [--version N]
        npx tallyline backfill show METER [ID]
@@ -67,9 +66,7 @@ export async function backfillCommand(args: readonly string[]): Promise<number> 
   } catch (error) {
     return refuse(`${error instanceof Error ? error.message : String(error)}\n\n${backfillUsage}`);
   }
-  const run = readRunFile(layoutOf(process.env));
-  const api = process.env['TALLYLINE_API'] || run?.api;
-  const key = process.env['TALLYLINE_KEY'] || run?.adminKey;
+  const { api, key } = readTarget('adminKey');
   if (api === undefined || key === undefined)
     return refuse('No stack runs here: start it with npm start, or set TALLYLINE_API and TALLYLINE_KEY.\n');
   const client = new ApiClient(api, key);

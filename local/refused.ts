@@ -10,9 +10,8 @@ import { open } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { ApiClient } from './api-call.ts';
-import { layoutOf } from './layout.ts';
-import { readRunFile } from './run-file.ts';
 import { NotTaken, sendBatch, type RejectedOfBatch } from './send-batch.ts';
+import { readTarget } from './target.ts';
 
 export const refusedUsage = `usage: npx tallyline refused list [FILTERS]
        npx tallyline refused export FILE [FILTERS]
@@ -79,12 +78,7 @@ export async function refusedCommand(args: readonly string[]): Promise<number> {
   }
   const [command, file, ...more] = parsed.positionals;
   const filters = new URLSearchParams(parsed.values);
-  const run = readRunFile(layoutOf(process.env));
-  const target = {
-    api: process.env['TALLYLINE_API'] || run?.api,
-    edge: process.env['TALLYLINE_EDGE'] || run?.edge,
-    key: process.env['TALLYLINE_KEY'] || run?.key,
-  };
+  const target = readTarget('key');
   if (!isComplete(target)) {
     return refuse(
       'No stack runs here: start it with npm start, or set TALLYLINE_API, TALLYLINE_EDGE and TALLYLINE_KEY.\n',

@@ -10,11 +10,10 @@ import { sleep } from '../runtime/retry.ts';
 import { ApiClient } from './api-call.ts';
 import { grouped } from './demo/replay.ts';
 import { conservationDelta, type Conservation } from './demo/report.ts';
-import { layoutOf } from './layout.ts';
 import { replayFile, stateFileOf, type FileResult, type ReplayProgress } from './replay/file-replay.ts';
 import type { Mapping } from './replay/rows.ts';
 import { PLACES } from './replay/source.ts';
-import { readRunFile } from './run-file.ts';
+import { readTarget } from './target.ts';
 import type { Edge } from './send-batch.ts';
 
 export const replayUsage = `usage: npx tallyline replay FILE... [--resume] [--id-from-line [--name NAME]]
@@ -127,10 +126,7 @@ function mappingOf(files: readonly string[], values: MappingValues): Mapping | n
 export async function replayCommand(args: readonly string[]): Promise<number> {
   const command = readCommand(args);
   if (typeof command === 'string') return refuse(`${command}\n\n${replayUsage}`);
-  const run = readRunFile(layoutOf(process.env));
-  const edge = process.env['TALLYLINE_EDGE'] || run?.edge;
-  const key = process.env['TALLYLINE_KEY'] || run?.key;
-  const api = process.env['TALLYLINE_API'] || run?.api;
+  const { api, edge, key } = readTarget('key');
   if (edge === undefined || key === undefined)
     return refuse('No stack runs here: start it with npm start, or set TALLYLINE_EDGE and TALLYLINE_KEY.\n');
   const client = command.isWaiting && api !== undefined ? new ApiClient(api, key) : null;

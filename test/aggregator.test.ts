@@ -192,6 +192,7 @@ describe('the aggregator', () => {
   );
 
   test('ClickHouse killed and restarted under load delays it, no more', async () => {
+    await world.start();
     const publishing = load();
     for (let round = 0; round < 2; round++) {
       await delay(random(200));

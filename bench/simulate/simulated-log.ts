@@ -26,8 +26,6 @@ export class SimulatedLog {
   /** Readers notice when it rises: their connection is gone. */
   session = 0;
   syncedTo = 0;
-  /** What was ever missing in the middle. */
-  readonly missed = new Set<Publication>();
   #generation = 1;
 
   constructor(shard: number, world: World) {
@@ -87,12 +85,7 @@ export class SimulatedLog {
     const end = Math.min(from + count, this.lastSequence);
     if (first >= end) return;
     this.#world.tell(`log ${this.shard} misses ${first} to ${end - 1}`);
-    for (let sequence = first; sequence < end; sequence++) {
-      const at = sequence - this.firstSequence;
-      const { publication } = this.messages[at] ?? {};
-      if (publication !== undefined) this.missed.add(publication);
-      this.messages[at] = undefined;
-    }
+    this.messages.fill(undefined, first - this.firstSequence, end - this.firstSequence);
     this.#restarted();
   }
 
