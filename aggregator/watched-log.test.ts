@@ -49,6 +49,8 @@ class ToldLog implements ShardLog {
   /** Sequences that cannot be got. */
   readonly lost = new Set<number>();
   failure: Error | null = null;
+  /** What the next request for facts waits for. */
+  slow: Promise<void> | null = null;
   /** Requests so far: facts and single messages. */
   requests = 0;
   /** Where each consumer began. */
@@ -57,7 +59,9 @@ class ToldLog implements ShardLog {
 
   async facts(): Promise<StreamFacts> {
     this.requests += 1;
-    await Promise.resolve();
+    const { slow } = this;
+    this.slow = null;
+    await slow;
     if (this.failure !== null) throw this.failure;
     const { name, created, last: lastSequence, contradiction } = this;
     return { name, created, firstSequence: 1, lastSequence, contradiction };
@@ -243,6 +247,20 @@ describe('a log that holds messages and delivers none', () => {
     log.deliver(3);
     await settled();
     expect(got).toEqual([3]);
+  });
+
+  test('is read on when a question of before is answered too late, by a timeout', async () => {
+    log.last = 1;
+    let timeOut = (_: Error): void => {};
+    log.slow = new Promise((_, reject) => (timeOut = reject));
+    begin();
+    log.deliver(1);
+    await settled();
+    await timing.pass(SILENCE_MS);
+    timeOut(new LogError('away', 'TIMEOUT'));
+    await settled();
+    expect(got).toEqual([1]);
+    expect(log.consumers).toEqual([1, 2]);
   });
 
   test('is no finding while the broker is away', async () => {
