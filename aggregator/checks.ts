@@ -9,6 +9,7 @@ export const CHECKS = [
   'counted-equals-raw-rows',
   'raw-identities-unique',
   'corrections-settled',
+  'rules-follow',
 ] as const;
 
 export type CheckName = (typeof CHECKS)[number];

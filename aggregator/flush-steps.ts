@@ -117,6 +117,8 @@ export class FlushSteps {
       this.#insert('meters', derived.meters.length, () => tables.insertMeters(derived.meters)),
       this.#insert('backfills', derived.backfills.length, () => tables.insertBackfills(derived.backfills)),
     ]);
+    const changed = new Set([...derived.meters, ...derived.backfills].map(({ shard }) => shard));
+    if (changed.size > 0) await this.#until('rules', () => tables.refreshRules([...changed]));
 
     // 2. What was refused, whole: behind the raw rows that it contradicts, and before the counters that count it.
     //    A crash after this, or in between, reads it again and writes the same rows.

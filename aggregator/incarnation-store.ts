@@ -3,6 +3,7 @@ import { unpackPosition } from '../contract/position.ts';
 import { guardPredicate, type ClickHouse, type Guard } from '../runtime/clickhouse.ts';
 import { loadChangedScopes, partsOf } from './backfill-store.ts';
 import { recount, settleCorrections } from './corrections-store.ts';
+import { refreshRules } from './rules-store.ts';
 import type { Beginning, Unfinished } from './incarnation-rows.ts';
 import type { LogMark } from './log-mark.ts';
 import { dateTime } from './rows.ts';
@@ -164,6 +165,7 @@ export async function finishIncarnation(ch: ClickHouse, rows: Unfinished, fence:
   const { shard, behind, until } = rows;
   // The closing position itself is no event's.
   const range = { shard, behind, until: until - 1n, originalsFrom: 0n };
+  await refreshRules(ch, shard, fence);
   await settleCorrections(ch, range, fence);
   await recount(ch, { scope: { kind: 'unfinished', range }, until: range.until, overflowing: [] }, fence);
   // A backfill that a crashed flush wrote down is in force, as a definition is.

@@ -187,6 +187,8 @@ export interface Tables {
   insertRollups(parts: readonly EncodedRows[], shards: readonly number[]): Promise<void>;
   insertMeters(meters: readonly MeterAt[]): Promise<void>;
   insertBackfills(changes: readonly BackfillAt[]): Promise<void>;
+  /** Works out by which rules events count, behind the meters and backfills of these shards. */
+  refreshRules(shards: readonly number[]): Promise<void>;
   /** Counters of events received (their verdict is ''). */
   insertReceived(counters: readonly CountersOfShard[]): Promise<void>;
   /** Counters by verdict. */

@@ -24,6 +24,7 @@ import type { EncodedRows, Ownership, Tables, Timing } from './ports.ts';
 import { shardOf } from './recount.ts';
 import { EVENT_COLUMNS, REFUSED_COLUMNS } from './raw-rows.ts';
 import { ROLLUP_COLUMNS } from './rollup-columns.ts';
+import { refreshRules } from './rules-store.ts';
 import { marksRow, receivedRows, verdictRows, watermarkRow } from './rows.ts';
 import {
   loadCountedTo,
@@ -129,6 +130,9 @@ export function clickHouseTables({ ch, owner, timing, mayWrite }: TablesOptions)
     insertRollups: (parts, shards) => native('rollup_hour', ROLLUP_COLUMNS, parts, shards),
     insertMeters: (meters) => json('meters', meters, meterRow),
     insertBackfills: (changes) => json('backfills', changes, backfillRow),
+    refreshRules: async (shards) => {
+      for (const shard of shards) await fenced([shard], (fence) => refreshRules(ch, shard, fence));
+    },
     insertReceived: (counters) => json('received_totals', counters, receivedRows),
     insertVerdicts: (counters) => json('verdict_totals', counters, verdictRows),
     insertWatermarks: (watermarks, nowMs) =>

@@ -114,8 +114,11 @@ const beyondWatermark = (table: string): Promise<number> =>
 /** Inserts into these tables fail until they are opened again. */
 async function closing(tables: readonly string[], work: () => Promise<void>): Promise<void> {
   for (const table of tables) await ch.command(`ALTER TABLE ${table} ADD CONSTRAINT closed CHECK 0`);
-  await work();
-  for (const table of tables) await ch.command(`ALTER TABLE ${table} DROP CONSTRAINT closed`);
+  try {
+    await work();
+  } finally {
+    for (const table of tables) await ch.command(`ALTER TABLE ${table} DROP CONSTRAINT closed`);
+  }
 }
 
 /** Whether each shard has written down that it read messages behind these. */
@@ -197,6 +200,29 @@ describe('a broker that comes back with an earlier state', () => {
     });
     await incarnationBehind(before);
     await send(someBlocks(2));
+    await world.expectExact();
+  });
+
+  test('a definition that only a flush without end had counts what comes, by its rules', async () => {
+    const largest: Meter = { ...tokens, key: 'largest', aggregation: 'max' };
+    const rules = (): Promise<number> =>
+      countRows(`SELECT count() AS n FROM meter_rules WHERE meter = 'largest'`);
+    await keepStorage('base');
+    const before = await incarnations();
+    await closing(['rule_sets'], async () => {
+      log.define('acme', largest);
+      await log.acknowledged();
+      await world.eventually('a definition', async () => (await beyondWatermark('meters')) > 0);
+      await world.end('SIGKILL');
+    });
+    expect(await rules()).toBe(0);
+    await cutBack('base');
+    await world.start(SMALL_FLUSHES);
+    await incarnationBehind(before);
+    expect(await rules()).toBeGreaterThan(0);
+    // Said once more, for the shard whose part that flush did not have.
+    log.define('acme', largest);
+    await send(someBlocks(4));
     await world.expectExact();
   });
 

@@ -281,6 +281,10 @@ describe('the aggregator', () => {
        SELECT tenant, hour, type, 'another', time, identity, source, id, data, payload_hash, accepted_at, shard, position
        FROM events FINAL LIMIT 1`,
     );
+    await fires(
+      'rules-follow',
+      `INSERT INTO rule_sets SELECT * REPLACE ([] AS rules, changes + 1 AS changes) FROM rule_sets FINAL LIMIT 1`,
+    );
   });
 
   test('tables that know nothing of a log whose start is gone stop it with a clear alert', async () => {

@@ -331,6 +331,9 @@ export class TablesOfLife implements Tables, Ownership {
     throw new Error('teach bench/simulate/tables-of-life.ts to keep backfills');
   }
 
+  /** Here the rules follow from the meters whenever they are asked for. */
+  async refreshRules(): Promise<void> {}
+
   insertReceived(counters: readonly CountersOfShard[]): Promise<void> {
     return this.#insertCounters('received_totals', counters);
   }
