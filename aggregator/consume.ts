@@ -183,13 +183,14 @@ export class ShardConsumer {
   /** Ends with the signal, or with what it found to be lost. */
   async #read(signal: AbortSignal): Promise<LogLostError | null> {
     const { shardLog, backlog, readBytesMax, workers, log, timing } = this.#options;
-    const { watermark, beganBehind, holeUntil, last, streamCreated } = this.state;
+    const { watermark, beganBehind, holeUntil, passedOver, last, streamCreated } = this.state;
     try {
       const messages = readShard(shardLog, {
         created: streamCreated,
         behind: watermark.sequence,
         last,
         holeUntil: watermark.sequence === beganBehind ? holeUntil : 0,
+        passedOver,
         maxBytesInFlight: readBytesMax,
         log,
         timing,

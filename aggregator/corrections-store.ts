@@ -16,7 +16,8 @@ const NO_IDENTITY = "toUUID('00000000-0000-0000-0000-000000000000')";
 // `fresh` are the corrections of the range, `linked` each with the one before it of the same original. One that is not
 // fresh is settled: it stands in the table. The same row may be there twice, and a chain must not have it twice. Where
 // the event that a correction should retire is not among the raw rows, it retires nothing: a crash may have written a
-// part of a flush, and the log may have lost the rest before it was read again.
+// part of a flush, and the log may have lost the rest before it was read again. Sent again, the original then stands
+// behind its own amendment: so where that amendment is to be retired, it is looked for from its own position on.
 const SETTLE = `
   INSERT INTO corrections (tenant, hour, retired, root, correction, kind, shard, position, type, subject, time)
   WITH
@@ -28,7 +29,7 @@ const SETTLE = `
     ),
     linked AS (
       SELECT tenant, root, correction, kind, position, lagInFrame(kind) OVER chain AS kind_before,
-        lagInFrame(correction) OVER chain AS correction_before
+        lagInFrame(correction) OVER chain AS correction_before, lagInFrame(position) OVER chain AS position_before
       FROM (
         SELECT DISTINCT tenant, root, correction, kind, position FROM (
           SELECT tenant, root, correction, kind, position FROM fresh
@@ -41,7 +42,8 @@ const SETTLE = `
     ),
     aimed AS (
       SELECT tenant, root, correction, kind, position,
-        multiIf(kind_before = '', root, kind_before = 'amend', correction_before, ${NO_IDENTITY}) AS target
+        multiIf(kind_before = '', root, kind_before = 'amend', correction_before, ${NO_IDENTITY}) AS target,
+        if(kind_before = 'amend', position_before, 18446744073709551615) AS target_position
       FROM linked
       WHERE position > {behind:UInt64}
     )
@@ -49,7 +51,8 @@ const SETTLE = `
   FROM aimed AS a
   LEFT ANY JOIN (
     SELECT identity, hour, toString(type) AS type, subject, time FROM events
-    WHERE shard = {shard:UInt16} AND position >= {originals:UInt64} AND position <= {last:UInt64}
+    WHERE shard = {shard:UInt16} AND position <= {last:UInt64}
+      AND position >= least({originals:UInt64}, (SELECT min(target_position) FROM aimed))
       AND identity IN (SELECT target FROM aimed)
   ) AS e ON e.identity = a.target
   WHERE FENCE

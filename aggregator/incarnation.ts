@@ -38,6 +38,7 @@
  * did before was fenced out by the take-over that came before all this (ownership.ts).
  */
 import { endOfMessage, INCARNATION_MAX } from '../contract/position.ts';
+import { foundAgain, type Gap } from './gap.ts';
 import { closingPosition, type Beginning } from './incarnation-rows.ts';
 import type { LogMark, StreamFacts } from './log-mark.ts';
 import type { Loss } from './loss.ts';
@@ -64,6 +65,8 @@ export interface Standing {
    * nowhere otherwise, for a hole can have grown since.
    */
   readonly holeUntil: number;
+  /** The hole that this incarnation has passed over, where it began; null for none. Nothing of it is there. */
+  readonly passedOver: Gap | null;
   /** Null when the log is the one that was counted. */
   readonly loss: Loss | null;
 }
@@ -96,6 +99,14 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
     const stream = await shardLog.facts();
     const at = await shardLog.messageAt(watermark.sequence);
 
+    const first = (await tables.loadFirstMarks(shard, new Map([[watermark.incarnation, beganBehind]]))).get(
+      watermark.incarnation,
+    );
+    const passedOver =
+      first === undefined || first === beganBehind + 1
+        ? null
+        : { from: Math.max(beganBehind + 1, stream.firstSequence), to: first - 1 };
+
     const interrupted = begun !== undefined && begun.incarnation > watermark.incarnation;
     const reason = interrupted
       ? beginnings.at(-1)!.reason
@@ -109,10 +120,10 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
           },
         ) ??
         o.hole ??
-        null);
+        (await foundAgain(shardLog, passedOver)));
     if (reason === null) {
       const last = newest !== null && newest.sequence > watermark.sequence ? newest : at;
-      return { watermark, beganBehind, last, holeUntil: 0, loss: null };
+      return { watermark, beganBehind, last, holeUntil: 0, passedOver, loss: null };
     }
 
     // Another process may have counted on, and purged, since the watermark was read.
@@ -203,6 +214,7 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
     beganBehind: survived,
     last: at,
     holeUntil: stream.lastSequence,
+    passedOver: null,
     loss: {
       reason,
       incarnation,

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { createLog } from '../runtime/log.ts';
+import type { Gap } from './gap.ts';
 import { markOf } from './log-mark.ts';
 import type { ShardLog, Timing } from './ports.ts';
 import { LogLostError, readShard } from './read-shard.ts';
@@ -39,13 +40,16 @@ function logOf(sequences: readonly number[]): ShardLog {
 async function readOf(
   sequences: readonly number[],
   holeUntil: number,
+  passedOver: Gap | null = null,
+  log = logOf(sequences),
 ): Promise<{ readonly got: readonly number[]; readonly lost: LogLostError | null }> {
   const stop = new AbortController();
-  const messages = readShard(logOf(sequences), {
+  const messages = readShard(log, {
     created: 'once',
     behind: 10,
     last: null,
     holeUntil,
+    passedOver,
     maxBytesInFlight: 1_000,
     log: createLog('test', 'silent'),
     timing,
@@ -84,4 +88,32 @@ test('a hole behind what was read is a loss, however much was known at the begin
   const { got, lost } = await readOf([10, 11, 15], 20);
   expect(got).toEqual([11]);
   expect(lost?.isHole).toBe(true);
+});
+
+test('a hole that was passed over and is filled again is a loss: its messages lie in front of the place', async () => {
+  expect(await readOf([5, 10, 11], 0, { from: 6, to: 9 })).toEqual({ got: [11], lost: null });
+  const { got, lost } = await readOf([5, 7, 10, 11], 0, { from: 6, to: 9 });
+  expect(got).toEqual([]);
+  expect(lost?.isHole).toBe(true);
+  expect(lost?.message).toContain('has messages between 6 and 9 again');
+});
+
+test('also when it was passed over and filled while the log was read', async () => {
+  const sequences = [10, 15, 16];
+  const data = Uint8Array.of(1);
+  const log: ShardLog = {
+    ...logOf(sequences),
+    async *read({ onPosition, signal }) {
+      onPosition();
+      yield { sequence: 15, timeMs: 1_000, data };
+      // The broker comes back with what it had before, and reading begins anew.
+      sequences.splice(1, 0, 12);
+      onPosition();
+      await new Promise((resolve) => setImmediate(resolve));
+      if (!signal.aborted) yield { sequence: 16, timeMs: 1_000, data };
+    },
+  };
+  const { got, lost } = await readOf(sequences, 14, null, log);
+  expect(got).toEqual([15]);
+  expect(lost?.message).toContain('has messages between 11 and 14 again');
 });

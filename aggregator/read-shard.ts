@@ -9,13 +9,14 @@
  */
 import type { Log } from '../runtime/log.ts';
 import { retry } from '../runtime/retry.ts';
+import { foundAgain, type Gap } from './gap.ts';
 import { findDifference, markOf, type LogMark } from './log-mark.ts';
 import { isLogError, LogError, type ShardLog, type Timing } from './ports.ts';
 
 /** The log is not the one that was read, or a part of it is missing. What was handed over before is sound. */
 export class LogLostError extends Error {
   override readonly name = 'LogLostError';
-  /** Whether it is a hole: the log is the one that was read, and messages of it are not handed over. */
+  /** Whether the log is the one that was read, and messages of it are not handed over: a hole, or one that was filled. */
   readonly isHole: boolean;
 
   constructor(message: string, options: { readonly cause?: unknown; readonly isHole?: boolean } = {}) {
@@ -41,6 +42,8 @@ export interface ReadShardOptions {
    * those messages, and release them when a watermark passes them, so they have to learn of a new incarnation first.
    */
   readonly holeUntil: number;
+  /** A hole in front of the place that was passed over already: a loss when its messages are there again. */
+  readonly passedOver: Gap | null;
   readonly maxBytesInFlight: number;
   readonly log: Log;
   readonly timing: Timing;
@@ -50,6 +53,19 @@ export interface ReadShardOptions {
 export interface ReadMessage extends LogMark {
   /** A view into a larger buffer that holds other messages too. */
   readonly data: Uint8Array;
+}
+
+/** Why the log is not the one that was read, or has more than was read of it; null when neither is so. */
+async function findLoss(
+  shardLog: ShardLog,
+  created: string,
+  last: LogMark | null,
+  gap: Gap | null,
+): Promise<LogLostError | null> {
+  const difference = await findDifference(shardLog, created, last);
+  if (difference !== null) return new LogLostError(difference);
+  const again = await foundAgain(shardLog, gap);
+  return again === null ? null : new LogLostError(again, { isHole: true });
 }
 
 const COMPARE_AGAIN = { attempts: Number.MAX_SAFE_INTEGER, baseMs: 50, maxMs: 1_000 };
@@ -65,17 +81,18 @@ export async function* readShard(
   if (o.signal.aborted) stop();
   let last = o.last;
   let next = o.behind + 1;
+  let { passedOver } = o;
 
-  /** The newest comparison: the difference that it found, or null. */
-  let comparison: Promise<string | null> = Promise.resolve(null);
+  /** The newest comparison: what it found, or null. */
+  let comparison: Promise<LogLostError | null> = Promise.resolve(null);
   let comparisons = 0;
   const compare = (): void => {
     // What has been found stands: a comparison begun after that would not be repeated when it fails.
     if (reading.signal.aborted) return;
-    const known = last;
+    const [known, gap] = [last, passedOver];
     const number = ++comparisons;
     const isNewest = (): boolean => number === comparisons;
-    comparison = retry(() => findDifference(shardLog, o.created, known), {
+    comparison = retry(() => findLoss(shardLog, o.created, known, gap), {
       ...COMPARE_AGAIN,
       timing: o.timing,
       signal: reading.signal,
@@ -83,16 +100,16 @@ export async function* readShard(
       retryable: (error) => isLogError(error, 'away') && isNewest(),
     });
     comparison.then(
-      (difference) => difference !== null && isNewest() && stop(),
+      (loss) => loss !== null && isNewest() && stop(),
       () => isNewest() && stop(),
     );
   };
-  const compared = async (): Promise<string | null> => {
+  const compared = async (): Promise<LogLostError | null> => {
     for (;;) {
       const mine = comparison;
       try {
-        const difference = await mine;
-        if (mine === comparison) return difference;
+        const loss = await mine;
+        if (mine === comparison) return loss;
       } catch (error) {
         if (mine === comparison) throw error;
       }
@@ -113,6 +130,7 @@ export async function* readShard(
         const isKnown = next === o.behind + 1 && sequence - 1 <= o.holeUntil;
         if (!isKnown) throw new LogLostError(hole, { isHole: true });
         o.log.error({ stream: shardLog.name, missingFrom: next, missingTo: sequence - 1 }, hole);
+        passedOver = { from: next, to: sequence - 1 };
       }
       const mark = markOf(sequence, timeMs, data);
       if (last === null || sequence >= last.sequence) last = mark;
@@ -120,8 +138,7 @@ export async function* readShard(
       yield { ...mark, data };
     }
     if (o.signal.aborted) return;
-    const difference = await compared();
-    throw new LogLostError(difference ?? `${shardLog.name} cannot be read on`);
+    throw (await compared()) ?? new LogLostError(`${shardLog.name} cannot be read on`);
   } catch (error) {
     if (o.signal.aborted) return;
     if (error instanceof LogError && error.kind === 'rewound')

@@ -1,5 +1,6 @@
 /** Step 0: what a shard starts from. See consume.ts for the protocol. */
 import type { DedupeIndex } from './dedupe/index.ts';
+import type { Gap } from './gap.ts';
 import { findStanding, type IncarnationOptions } from './incarnation.ts';
 import type { LogMark } from './log-mark.ts';
 import type { Loss } from './loss.ts';
@@ -16,6 +17,8 @@ export interface Recovered {
   readonly beganBehind: number;
   /** Up to where the log may have a hole behind the watermark. */
   readonly holeUntil: number;
+  /** The hole that this incarnation has passed over; null for none. */
+  readonly passedOver: Gap | null;
   /** The newest message that the tables speak of, at the watermark or ahead of it; null when there is none. */
   last: LogMark | null;
   readonly registry: MeterRegistry;
@@ -39,7 +42,7 @@ export interface RecoverOptions extends IncarnationOptions {
 /** @throws IncarnationError when nothing that could be done would be right. */
 export async function recover(o: RecoverOptions): Promise<Recovered> {
   const { tables, shard } = o;
-  const { watermark, beganBehind, last, holeUntil, loss } = await findStanding(o);
+  const { watermark, beganBehind, last, holeUntil, passedOver, loss } = await findStanding(o);
   if (loss !== null) o.onLoss(loss);
   const { incarnation, streamCreated } = watermark;
   return {
@@ -47,6 +50,7 @@ export async function recover(o: RecoverOptions): Promise<Recovered> {
     streamCreated,
     beganBehind,
     holeUntil,
+    passedOver,
     last,
     watermark,
     registry: await tables.loadRegistry(shard, watermark),

@@ -10,6 +10,7 @@
  * - A hole that was passed over, and is filled again: a broker comes back with what it had before. Nobody has counted those
  *   messages, so the prefix ends in front of them, and what stands behind is read again.
  */
+import { emptyUpTo } from './gap.ts';
 import type { Beginning } from './incarnation-rows.ts';
 import { sameMark, type StoredMessage, type StreamFacts } from './log-mark.ts';
 import type { ShardLog, Tables } from './ports.ts';
@@ -36,9 +37,6 @@ export interface Survivors {
    */
   readonly at: StoredMessage | null;
 }
-
-/** Of a longer hole so many messages are asked for, evenly: what a broker finds again is a file of its storage. */
-const HOLE_PROBES_MAX = 10_000;
 
 export async function findSurvivors(o: SurvivorsOptions): Promise<Survivors> {
   const { tables, shardLog, shard, beginnings, watermark, stream } = o;
@@ -115,17 +113,11 @@ async function passedOverBehind(
 ): Promise<number> {
   const began = new Map(beginnings.map(({ watermark }) => [watermark.incarnation, watermark.sequence]));
   const marks = await tables.loadFirstMarks(shard, began);
+  const isNew = async (present: StoredMessage): Promise<boolean> => !(await isCounted(present));
   let passed = Infinity;
   for (const [incarnation, behind] of began) {
-    const from = Math.max(behind + 1, first);
-    const to = (marks.get(incarnation) ?? 0) - 1;
-    const step = Math.ceil((to - from + 1) / HOLE_PROBES_MAX);
-    for (let sequence = from; sequence <= to; sequence += step) {
-      const present = await shardLog.messageAt(sequence);
-      if (present === null || (await isCounted(present))) continue;
-      passed = Math.min(passed, Math.max(from - 1, sequence - step));
-      break;
-    }
+    const gap = { from: Math.max(behind + 1, first), to: (marks.get(incarnation) ?? 0) - 1 };
+    passed = Math.min(passed, (await emptyUpTo(shardLog, gap, isNew)) ?? Infinity);
   }
   return passed;
 }

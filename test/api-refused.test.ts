@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { HOUR_MS } from '../contract/window.ts';
 import { ApiWorld, NOW_MS, SHARDS } from './api-world.ts';
+import { insertMeters } from './meter-rows.ts';
 
 let api: ApiWorld;
 const DAY = Date.UTC(2026, 10, 20);
@@ -62,7 +63,7 @@ const counted = (
 
 beforeAll(async () => {
   api = await ApiWorld.start();
-  await api.writer.insertJson('meters', [
+  await insertMeters(api.writer, [
     ...[0, 1].map((shard) => ({
       tenant: 'acme-inc',
       meter: 'calls',

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { formatQuantity, storedQuantity } from '../contract/quantity.ts';
 import { HOUR_MS } from '../contract/window.ts';
 import { ApiWorld, SHARDS } from './api-world.ts';
+import { insertMeters } from './meter-rows.ts';
 
 const FROM = Date.UTC(2026, 3, 3, 10, 7, 30, 250);
 const TO = Date.UTC(2026, 3, 6, 9, 40, 0, 1);
@@ -49,8 +50,8 @@ beforeAll(async () => {
     const body = { key: aggregation, eventType: 'use', aggregation, groupBy: ['model'], ...valueProperty };
     const answer = await api.ask('POST', '/v1/meters', { body });
     expect(answer.status, JSON.stringify(answer.body)).toBe(201);
-    await api.writer.insertJson(
-      'meters',
+    await insertMeters(
+      api.writer,
       Array.from({ length: SHARDS }, (_, shard) => ({
         tenant: 'acme-inc',
         meter: aggregation,

@@ -10,6 +10,7 @@ import { createLog } from '../runtime/log.ts';
 import { openKeyValue, type KeyValue } from '../runtime/nats.ts';
 import { ApiWorld, TOKENS } from './api-world.ts';
 import { until } from './until.ts';
+import { insertMeters } from './meter-rows.ts';
 
 let api: ApiWorld;
 beforeAll(async () => {
@@ -410,7 +411,7 @@ describe('a period', () => {
   const OCTOBER = { periodStart: '2026-10-01T00:00:00Z' };
   /** Raw events, their rollup and the watermark, as the aggregator would have written them. */
   async function count(o: { subject: string; values: readonly string[]; rollup: string }): Promise<void> {
-    await api.writer.insertJson('meters', [
+    await insertMeters(api.writer, [
       {
         tenant: 'acme-inc',
         meter: 'output_tokens',

@@ -1,5 +1,6 @@
 // Voids and amendments, from the log to the views, on real NATS and ClickHouse.
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { settleCorrections } from '../aggregator/corrections-store.ts';
 import { AGGREGATIONS, type Meter } from '../contract/meter.ts';
 import { endOfMessage } from '../contract/position.ts';
 import { formatQuantity } from '../contract/quantity.ts';
@@ -7,6 +8,7 @@ import { quantityIn, readRawTotals, readUsageTotals } from '../ledger/usage-tota
 import { streamName } from '../contract/subjects.ts';
 import { AggregatorWorld, START_MS } from './aggregator-world.ts';
 import { CorrectedLog, type Told } from './corrected-log.ts';
+import { UNFENCED } from './meter-rows.ts';
 import { nano, type ModelRow } from './usage-log.ts';
 
 // Each waits for conditions only; this is for a machine that does much else.
@@ -434,4 +436,43 @@ test('a correction that is settled twice is found', async () => {
     'INSERT INTO corrections SELECT * REPLACE (position + 1 AS position) FROM corrections LIMIT 1',
   );
   expect(await world.check('corrections-settled')).not.toEqual([]);
+});
+
+test('an amendment whose original is sent again behind it is retired by the correction after it', async () => {
+  // A crash wrote the amendment and not its original, and the log lost both: that is no history to wait for.
+  const shard = 9;
+  const identity = (number: number): string => `00000000-0000-4000-8000-00000000000${number}`;
+  const data = (kind: string): object => ({
+    'tallyline.target': identity(1),
+    [`tallyline.${kind}`]: 'original',
+  });
+  const events = [
+    { position: 100, identity: identity(2), data: data('amends') },
+    { position: 200, identity: identity(1), data: {} },
+    { position: 300, identity: identity(3), data: data('voids') },
+  ];
+  const time = '2026-11-01 00:00:00';
+  const rest = {
+    tenant: 'half',
+    hour: time,
+    type: 'call',
+    subject: 's',
+    time,
+    source: '',
+    accepted_at: time,
+  };
+  await world.ch.insertJson(
+    'events',
+    events.map((event) => ({ ...rest, ...event, id: event.identity, payload_hash: 1, shard })),
+  );
+  const settle = (behind: bigint, until: bigint, originalsFrom: bigint): Promise<void> =>
+    settleCorrections(world.ch, { shard, behind, until, originalsFrom }, UNFENCED);
+  await settle(0n, 100n, 0n);
+  await settle(200n, 300n, 200n);
+  expect(
+    await world.ch.rows('SELECT correction, retired FROM correction_rows WHERE shard = 9 ORDER BY position'),
+  ).toEqual([
+    { correction: identity(2), retired: '00000000-0000-0000-0000-000000000000' },
+    { correction: identity(3), retired: identity(2) },
+  ]);
 });

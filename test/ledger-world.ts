@@ -13,6 +13,7 @@ import { createLog } from '../runtime/log.ts';
 import { migrateClickHouse, migratePostgres } from '../runtime/migrate.ts';
 import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
 import { startEngines, type Engines } from './engines.ts';
+import { insertMeters, UNFENCED } from './meter-rows.ts';
 
 export const SHARDS = 2;
 
@@ -132,7 +133,7 @@ export class World {
       shard,
       position: this.#next(shard),
     }));
-    await this.#ch.insertJson('meters', rows);
+    await insertMeters(this.#ch, rows);
   }
 
   /** Counts events and moves the watermarks behind them. */
@@ -176,9 +177,8 @@ export class World {
     if (rows.length > 0) await this.#ch.insertJson('rollup_hour', rows.map(rollupRow));
     const until = BigInt(position);
     const range = { shard, behind: until - 1n, until, originalsFrom: 0n };
-    const fence = { condition: '1', params: {} };
-    await settleCorrections(this.#ch, range, fence);
-    await recount(this.#ch, { scope: { kind: 'corrections', range }, until, overflowing: [] }, fence);
+    await settleCorrections(this.#ch, range, UNFENCED);
+    await recount(this.#ch, { scope: { kind: 'corrections', range }, until, overflowing: [] }, UNFENCED);
     await this.moveWatermarks();
   }
 

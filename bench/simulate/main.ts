@@ -42,6 +42,9 @@ async function simulate({ seeds, from, processes, json }: Arguments): Promise<bo
     processes,
     guards: {},
     stopAtFirst: false,
+    // At once: a run may take hours, and somebody may end it.
+    onWrong: (seed, violation) =>
+      process.stderr.write(`seed ${seed} is WRONG: ${violation.split('\n')[0]}\n`),
     onProgress({ done, wrong, doneTo }) {
       if (seconds() - toldAt < TELL_EVERY_S) return;
       toldAt = seconds();

@@ -18,6 +18,7 @@ export interface SpreadOptions {
   /** Ends when a seed is wrong, and not only after all. */
   readonly stopAtFirst: boolean;
   onProgress?(progress: Progress): void;
+  onWrong?(seed: number, violation: string): void;
 }
 
 export interface Progress {
@@ -81,7 +82,10 @@ export async function spread(o: SpreadOptions): Promise<Spread> {
         steps += report.steps;
         cpuSeconds += report.cpuSeconds;
         memoryBytes = Math.max(memoryBytes, report.memoryBytes);
-        if (report.wrong !== null) wrong.push(report.wrong);
+        if (report.wrong !== null) {
+          wrong.push(report.wrong);
+          o.onWrong?.(report.wrong.seed, report.wrong.violation);
+        }
         if (stopAtFirst && wrong.length > 0) for (const one of children) one.kill();
         const begun = Array.from(running, (one) => one.from + one.done);
         o.onProgress?.({ done, wrong: wrong.length, doneTo: Math.min(next, ...begun) });

@@ -290,7 +290,9 @@ export class SimulatedTables {
           null,
         );
       const target = before === null ? one.root : before.kind === 'amend' ? before.correction : '';
-      const event = events.find(({ identity, position }) => identity === target && position >= originalsFrom);
+      const from =
+        before?.kind === 'amend' && before.position < originalsFrom ? before.position : originalsFrom;
+      const event = events.find(({ identity, position }) => identity === target && position >= from);
       const { hour = 0, identity: retired = '', subject = '' } = event ?? {};
       return { ...one, hour, retired, subject, shard };
     });
