@@ -1,6 +1,6 @@
 /**
  * The aggregator's invariants as queries: each must return no row, and opens with when it fires. They read the
- * public views only. Tests, gauges and people run the same files.
+ * public views, and the one on rules its table. Tests, gauges and people run the same files.
  */
 export const CHECKS = [
   'rollup-equals-raw',

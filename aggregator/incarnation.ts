@@ -6,7 +6,8 @@
  * How it is found. Every message that is read has a mark (log-mark.ts) in ClickHouse before anything that follows
  * from it, so the newest mark is as far as anything can speak of the log. If the same message still stands there,
  * so does everything before it, for a log is only ever appended to. That is compared at the start and whenever
- * reading begins anew (read-shard.ts): a log that was cut back can have grown beyond its old end in between.
+ * reading begins anew (read-shard.ts): a log that was cut back can have grown beyond its old end in between. One thing
+ * that was not there may come back in front of it: a hole that was passed over (gap.ts), so that is looked at too.
  *
  * Where reading goes on. The log that was counted and the one that is there now have a beginning in common, the
  * surviving prefix, and the marks tell its end to the message. A mark counts only up to the watermark of its

@@ -139,8 +139,9 @@ export class Generation {
     if (size > segment.length * LOAD_MAX) segment = this.#grow(number, segment);
     this.#sizes[number] = size;
     const entry = this.size++;
-    if (entry === this.#chunks.length * 2 ** this.#chunkBits)
-      this.#chunks.push(new Uint32Array(ENTRY_WORDS * 2 ** this.#chunkBits).fill(0));
+    // A power worked out here would be a call for each event.
+    if (entry >>> this.#chunkBits === this.#chunks.length)
+      this.#chunks.push(new Uint32Array(ENTRY_WORDS * (this.#chunkMask + 1)).fill(0));
     const chunk = this.#chunks[entry >>> this.#chunkBits]!;
     const base = (entry & this.#chunkMask) * ENTRY_WORDS;
     for (let word = 0; word < 4; word++) chunk[base + word] = words[at + word]!;
