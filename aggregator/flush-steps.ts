@@ -43,7 +43,6 @@ import type { MeterHour } from './prepare.ts';
 import { encodeUnreadable, type DecidedBlock, type RawRows } from './raw-rows.ts';
 import type { RowsWanted, Unloaded } from './rollup-cache.ts';
 import { encodeRollups } from './rollup-columns.ts';
-import { REJECTED } from './verdict.ts';
 import type { Watermark } from './watermark.ts';
 import type { Workers } from './workers.ts';
 
@@ -68,8 +67,6 @@ interface PlacedBlock {
   readonly rowOf: Int32Array;
   readonly overflowed: readonly MeterHour[];
 }
-
-const NONE_REFUSED = new Uint8Array(0);
 
 /** Events encoded in one job of a worker. */
 const ENCODE_EVENTS = 50_000;
@@ -304,10 +301,8 @@ export class FlushSteps {
     let events = 0;
     for (const { consumer, items } of batches) {
       for (const { sequence, verdicts, prepared } of eventsIn(items)) {
-        const { block } = prepared;
+        const { block, refused } = prepared;
         const { incarnation } = consumer.state;
-        // A view is sent with all the memory that it looks into, and this one looks into all columns of the block.
-        const refused = verdicts.includes(REJECTED) ? prepared.refused.slice() : NONE_REFUSED;
         job.push({ shard: consumer.shard, incarnation, sequence, block, verdicts, refused });
         events += block.count;
         if (events >= ENCODE_EVENTS) {

@@ -31,7 +31,6 @@ export interface DecidedBlock {
   readonly sequence: number;
   readonly block: Block;
   readonly verdicts: Uint8Array;
-  /** Why an event was rejected; may be empty where none was. */
   readonly refused: Uint8Array;
 }
 

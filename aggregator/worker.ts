@@ -31,10 +31,16 @@ export function prepare(task: PrepareTask): PrepareAnswer {
   try {
     if (preparer?.key !== task.bucketKey)
       preparer = { key: task.bucketKey, of: new Preparer(task.bucketKey) };
-    const { prepared, memory } = packed(preparer.of.prepare(task.message, known.inForce));
+    const prepared = preparer.of.prepare(task.message, known.inForce);
+    const { contributions } = prepared;
     return moved<PrepareAnswer>({ kind: 'prepared', prepared }, [
       prepared.block.identity.buffer as ArrayBuffer,
-      memory,
+      prepared.tenantOf.buffer,
+      prepared.refused.buffer,
+      contributions.start.buffer,
+      contributions.key.buffer,
+      contributions.mantissa.buffer,
+      contributions.scale.buffer,
     ]);
   } catch (error) {
     // Anything but a block that is not sound is a mistake of ours, and no verdict may hide it.
@@ -42,69 +48,6 @@ export function prepare(task: PrepareTask): PrepareAnswer {
     const { message } = task;
     return moved<PrepareAnswer>({ kind: 'unreadable', reason: error.message, message }, [message.buffer]);
   }
-}
-
-/**
- * With all its columns but the block's in one piece of memory. Each piece costs its move and, in both threads, a share of
- * collecting garbage: memory outside the heap is what most often begins that.
- */
-function packed(prepared: Prepared): { prepared: Prepared; memory: ArrayBuffer } {
-  const { contributions } = prepared;
-  const { buckets, groups } = contributions;
-  const { key, keyBucket, keyMeter, mantissa, scale, start } = contributions;
-  const arrays = [prepared.tenantOf, prepared.refused, key, keyBucket, keyMeter, mantissa, scale, start];
-  arrays.push(buckets.tenant, buckets.start, buckets.bytes, buckets.hash, groups.ofKey);
-  const memory = new ArrayBuffer(arrays.reduce((bytes, array) => bytes + aligned(array.byteLength), 0));
-  let end = 0;
-  const room = (bytes: number): number => {
-    const begin = end;
-    end += aligned(bytes);
-    return begin;
-  };
-  const u8 = (from: Uint8Array): Uint8Array<ArrayBuffer> => {
-    const to = new Uint8Array(memory, room(from.byteLength), from.length);
-    to.set(from);
-    return to;
-  };
-  const u32 = (from: Uint32Array): Uint32Array<ArrayBuffer> => {
-    const to = new Uint32Array(memory, room(from.byteLength), from.length);
-    to.set(from);
-    return to;
-  };
-  const f64 = (from: Float64Array): Float64Array<ArrayBuffer> => {
-    const to = new Float64Array(memory, room(from.byteLength), from.length);
-    to.set(from);
-    return to;
-  };
-  return {
-    prepared: {
-      ...prepared,
-      tenantOf: u32(prepared.tenantOf),
-      refused: u8(prepared.refused),
-      contributions: {
-        ...contributions,
-        key: u32(key),
-        keyBucket: u32(keyBucket),
-        keyMeter: u32(keyMeter),
-        mantissa: f64(mantissa),
-        scale: u8(scale),
-        start: u32(start),
-        buckets: {
-          ...buckets,
-          tenant: u32(buckets.tenant),
-          start: u32(buckets.start),
-          bytes: u8(buckets.bytes),
-          hash: u32(buckets.hash),
-        },
-        groups: { ...groups, ofKey: u32(groups.ofKey) },
-      },
-    },
-    memory,
-  };
-}
-
-function aligned(bytes: number): number {
-  return Math.ceil(bytes / 8) * 8;
 }
 
 export function encode(blocks: readonly DecidedBlock[]): RawRows {
