@@ -36,18 +36,25 @@ export interface StreamFacts {
 /**
  * Why the stream is not the log that was made at `created` and of which `last` was read last (null: nothing), or
  * null when it is. `found` is the mark of what stands at that sequence now, null for nothing.
+ *
+ * @param behind where nothing was read yet, the sequence behind which reading begins. There was nothing up to there, so
+ * whatever is there now came back, and nobody has looked at it.
  */
 export function logDifference(
   created: string,
   last: LogMark | null,
   stream: StreamFacts,
   found: LogMark | null,
+  behind = 0,
 ): string | null {
   const { name, firstSequence, lastSequence } = stream;
   if (stream.created !== created) {
     return `${name} was created ${stream.created}, not ${created}: it is another stream`;
   }
-  if (last === null) return null;
+  if (last === null) {
+    if (behind === 0 || firstSequence > behind) return null;
+    return `${name} starts at ${firstSequence}, but nothing was there up to ${behind} when it was to be read from there on`;
+  }
   const { sequence } = last;
   if (lastSequence < sequence)
     return `${name} ends at ${lastSequence}, but was read up to ${sequence}: its end was lost`;
@@ -68,8 +75,9 @@ export async function findDifference(
   log: ShardLog,
   created: string,
   last: LogMark | null,
+  behind = 0,
 ): Promise<string | null> {
   const stream = await log.facts();
   const found = last === null ? null : await log.messageAt(last.sequence);
-  return logDifference(created, last, stream, found);
+  return logDifference(created, last, stream, found, behind);
 }

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { createLog } from '../runtime/log.ts';
 import type { Gap } from './gap.ts';
-import { markOf } from './log-mark.ts';
+import { markOf, type LogMark } from './log-mark.ts';
 import type { ShardLog, Timing } from './ports.ts';
 import { LogLostError, readShard } from './read-shard.ts';
 
@@ -42,12 +42,13 @@ async function readOf(
   holeUntil: number,
   passedOver: Gap | null = null,
   log = logOf(sequences),
+  last: LogMark | null = markOf(10, 1_000, Uint8Array.of(1)),
 ): Promise<{ readonly got: readonly number[]; readonly lost: LogLostError | null }> {
   const stop = new AbortController();
   const messages = readShard(log, {
     created: 'once',
     behind: 10,
-    last: null,
+    last,
     holeUntil,
     passedOver,
     maxBytesInFlight: 1_000,
@@ -116,4 +117,15 @@ test('also when it was passed over and filled while the log was read', async () 
   const { got, lost } = await readOf(sequences, 14, null, log);
   expect(got).toEqual([15]);
   expect(lost?.message).toContain('has messages between 11 and 14 again');
+});
+
+test('what comes back in front of the place is a loss where nothing was: nobody has looked at it', async () => {
+  const withoutStart = (firstSequence: number): ShardLog => ({
+    ...logOf([11, 12]),
+    facts: () => Promise.resolve({ name: 'USAGE_0', created: 'once', firstSequence, lastSequence: 12 }),
+  });
+  expect(await readOf([11, 12], 0, null, withoutStart(11), null)).toEqual({ got: [11, 12], lost: null });
+  const { got, lost } = await readOf([11, 12], 0, null, withoutStart(1), null);
+  expect(got).toEqual([]);
+  expect(lost?.message).toContain('starts at 1, but nothing was there up to 10');
 });

@@ -58,11 +58,11 @@ export interface ReadMessage extends LogMark {
 /** Why the log is not the one that was read, or has more than was read of it; null when neither is so. */
 async function findLoss(
   shardLog: ShardLog,
-  created: string,
+  { created, behind }: ReadShardOptions,
   last: LogMark | null,
   gap: Gap | null,
 ): Promise<LogLostError | null> {
-  const difference = await findDifference(shardLog, created, last);
+  const difference = await findDifference(shardLog, created, last, behind);
   if (difference !== null) return new LogLostError(difference);
   const again = await foundAgain(shardLog, gap);
   return again === null ? null : new LogLostError(again, { isHole: true });
@@ -92,7 +92,7 @@ export async function* readShard(
     const [known, gap] = [last, passedOver];
     const number = ++comparisons;
     const isNewest = (): boolean => number === comparisons;
-    comparison = retry(() => findLoss(shardLog, o.created, known, gap), {
+    comparison = retry(() => findLoss(shardLog, o, known, gap), {
       ...COMPARE_AGAIN,
       timing: o.timing,
       signal: reading.signal,

@@ -52,6 +52,16 @@ describe('the stream is compared with what was counted of it', () => {
       { atNewest: { ...mark, timeMs: 2_000 } },
       /another message at 10/,
     ],
+    [
+      'nothing was there where an incarnation began, and something in front of it is now',
+      {
+        watermark: { ...counted.watermark, fingerprint: '' },
+        newest: null,
+        beganBehind: 10,
+      },
+      { ...gone, firstSequence: 3 },
+      /no message at 10, but starts at 3/,
+    ],
     ['another message', {}, { atNewest: { ...mark, checksum: 8 } }, /another message at 10/],
     [
       'another message beyond the watermark',

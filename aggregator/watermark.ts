@@ -58,6 +58,9 @@ export function lossOf(counted: CountedLog, stream: PresentLog): string | null {
   const found = stream.fingerprintAtWatermark;
   if (found !== null && found !== watermark.fingerprint)
     return `${name} has another message at ${sequence} than the one that was counted`;
+  // Where nothing was at the watermark, nothing was in front of it either.
+  if (found === null && sequence > 0 && firstSequence <= sequence)
+    return `${name} has no message at ${sequence}, but starts at ${firstSequence}`;
   // An incarnation may begin before a hole: that loss was told when it began.
   if (sequence === beganBehind) return null;
   if (firstSequence > sequence + 1)

@@ -35,8 +35,8 @@ export const GUARDS: readonly Guard[] = [
     code: [
       {
         file: 'aggregator/log-mark.js',
-        from: 'export function logDifference(created, last, stream, found) {',
-        to: 'export function logDifference(created, last, stream, found) { return null;',
+        from: 'export function logDifference(created, last, stream, found, behind = 0) {',
+        to: 'export function logDifference(created, last, stream, found, behind = 0) { return null;',
       },
       {
         file: 'aggregator/watermark.js',
