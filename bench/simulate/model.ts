@@ -129,7 +129,6 @@ export class Model {
 
   /** Somebody is about to say that he has read this there. */
   read(shard: number, incarnation: number, sequence: number, publication: Reading['publication']): void {
-    // The message before an incarnation is marked with it, though it is not read in it.
     if (publication === undefined || publication === null) return;
     const { readings } = this.#shards[shard]!;
     const at = `${incarnation} ${sequence}`;

@@ -16,6 +16,14 @@ describe('the simulation', () => {
     expect(again).toEqual([]);
   }, 300_000);
 
+  test.each([522985])(
+    'seed %i, which was wrong once, is right',
+    async (seed) => {
+      expect((await tellSeed(seed)).violation).toBeNull();
+    },
+    60_000,
+  );
+
   test('the same seed is the same history, alone and among others', async () => {
     const among = new Map<number, Outcome>();
     await runSeeds({ from: 0, count: 40, onOutcome: (one) => (among.set(one.seed, one), true) });

@@ -60,6 +60,8 @@ export class TablesOfLife implements Tables, Ownership {
   readonly #o: TablesOfLifeOptions;
   /** Epochs by shard. */
   readonly #claims = new Map<number, number>();
+  /** By shard, the incarnation that this process began last. */
+  readonly #began = new Map<number, Watermark>();
 
   constructor(o: TablesOfLifeOptions) {
     this.#o = o;
@@ -295,6 +297,7 @@ export class TablesOfLife implements Tables, Ownership {
   }
 
   saveBeginning(shard: number, beginning: Beginning, nowMs: number): Promise<void> {
+    this.#began.set(shard, beginning.watermark);
     const rows = [{ shard, beginning, beganAtMs: nowMs }];
     return this.#insert(`incarnation ${beginning.watermark.incarnation}`, rows, this.#tables.beginnings.put);
   }
@@ -305,8 +308,12 @@ export class TablesOfLife implements Tables, Ownership {
       marks: one.marks.map(({ sequence, timeMs, checksum }) => ({ sequence, timeMs, checksum })),
     }));
     for (const { shard, incarnation, marks: read } of rows) {
-      for (const { sequence } of read)
+      const began = this.#began.get(shard);
+      for (const { sequence } of read) {
+        // Behind which message an incarnation begins is marked, too: that one was read in an earlier one, if at all.
+        if (began?.incarnation === incarnation && sequence <= began.sequence) continue;
         this.#o.model.read(shard, incarnation, sequence, this.#o.delivered(shard, sequence));
+      }
     }
     return this.#insert('log_marks', rows, (row) => void this.#tables.marks.push(row));
   }
