@@ -2,7 +2,7 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/**', '.tallyline/**', 'node_modules/**'] },
+  { ignores: ['dist/**', '.tallyline/**', 'node_modules/**', '**/assembly/**'] },
   js.configs.recommended,
   {
     files: ['**/*.ts'],

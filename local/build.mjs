@@ -25,6 +25,31 @@ if (!existsSync(derived) || statSync(derived).mtimeMs < statSync(sdk).mtimeMs) {
   if (derive.status !== 0) process.exit(derive.status ?? 1);
 }
 
+// The kernels (runtime/kernel.ts): each file directly in a folder `assembly` is one, compiled when anything beside it
+// changed.
+const kernelFolders = ['aggregator/assembly', 'ingest/assembly'];
+for (const folder of kernelFolders.filter((one) => existsSync(join(root, one)))) {
+  const files = readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.ts'),
+  );
+  const newest = Math.max(...files.map((name) => statSync(join(root, folder, name)).mtimeMs));
+  for (const name of files.filter((file) => !/[/\\]/.test(file))) {
+    const target = join(dist, folder, name.replace(/\.ts$/, '.wasm'));
+    if (existsSync(target) && statSync(target).mtimeMs > newest) continue;
+    const asc = spawnSync(
+      process.execPath,
+      [
+        join(root, 'node_modules/assemblyscript/bin/asc.js'),
+        join(folder, name),
+        ...['--outFile', target, '--optimizeLevel', '3', '--noAssert', '--converge'],
+        ...['--runtime', 'stub', '--importMemory', '--noExportMemory', '--enable', 'simd'],
+      ],
+      { cwd: root, stdio: 'inherit' },
+    );
+    if (asc.status !== 0) process.exit(asc.status ?? 1);
+  }
+}
+
 const sqlFolders = [
   'aggregator/schema',
   'aggregator/checks',
