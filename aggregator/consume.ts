@@ -191,6 +191,7 @@ export class ShardConsumer {
         last,
         holeUntil: watermark.sequence === beganBehind ? holeUntil : 0,
         passedOver,
+        onPassedOver: (gap) => (this.state.passedOver = gap),
         maxBytesInFlight: readBytesMax,
         log,
         timing,

@@ -11,34 +11,32 @@ export interface Gap {
   readonly to: number;
 }
 
-/** Of a longer gap so many messages are asked for, evenly: what a broker finds again is a file of its storage. */
-const PROBES_MAX = 10_000;
-
 /**
- * Looks for what is there of a gap.
+ * Looks for what is there of a gap. A gap that is empty takes one request, however long it is.
  *
  * @param counts whether a message that is there is one to look for; all are by default
- * @returns the sequence up to which nothing of it is there, when something behind is; null when nothing is
+ * @returns the first one; null when there is none
  * @throws LogError
  */
-export async function emptyUpTo(
-  log: Pick<ShardLog, 'messageAt'>,
+export async function firstIn(
+  log: Pick<ShardLog, 'messageFrom'>,
   { from, to }: Gap,
   counts: (present: StoredMessage) => Promise<boolean> = async () => true,
 ): Promise<number | null> {
-  const step = Math.ceil((to - from + 1) / PROBES_MAX);
-  for (let sequence = from; sequence <= to; sequence += step) {
-    const present = await log.messageAt(sequence);
-    if (present !== null && (await counts(present))) return Math.max(from - 1, sequence - step);
+  for (let sequence = from; sequence <= to;) {
+    const present = await log.messageFrom(sequence, to);
+    if (present === null) return null;
+    if (await counts(present)) return present.sequence;
+    sequence = present.sequence + 1;
   }
   return null;
 }
 
 /** Says so when something of a gap is there; null when nothing is. @throws LogError */
 export async function foundAgain(
-  log: Pick<ShardLog, 'messageAt' | 'name'>,
+  log: Pick<ShardLog, 'messageFrom' | 'name'>,
   gap: Gap | null,
 ): Promise<string | null> {
-  if (gap === null || (await emptyUpTo(log, gap)) === null) return null;
+  if (gap === null || (await firstIn(log, gap)) === null) return null;
   return `${log.name} has messages between ${gap.from} and ${gap.to} again, which were missing and passed over`;
 }

@@ -98,22 +98,29 @@ export async function loadFirstMarks(
   return new Map(rows.map(({ incarnation, first }) => [incarnation, Number(first)]));
 }
 
-/** All marks of a sequence, by incarnation: each may have read another message there. */
-export async function loadMarksAt(
+/** All marks of the sequences from one to another, by incarnation: each may have read another message there. */
+export async function loadMarks(
   ch: ClickHouse,
   shard: number,
-  sequence: number,
+  from: number,
+  to: number,
 ): Promise<{ incarnation: number; mark: LogMark }[]> {
-  const rows = await ch.rows<{ incarnation: number; stored_ms: string; checksum: number }>(
-    `SELECT DISTINCT incarnation, stored_ms[{sequence:UInt64} - first_sequence + 1] AS stored_ms,
-       checksums[{sequence:UInt64} - first_sequence + 1] AS checksum
+  const rows = await ch.rows<{
+    incarnation: number;
+    sequence: string;
+    stored_ms: string;
+    checksum: number;
+  }>(
+    `SELECT DISTINCT incarnation, toUInt64(first_sequence + offset) AS sequence, stored_ms, checksum
      FROM log_marks
-     WHERE shard = {shard:UInt16} AND first_sequence <= {sequence:UInt64} AND last_sequence >= {sequence:UInt64}`,
-    { shard, sequence },
+     ARRAY JOIN range(length(checksums)) AS offset, stored_ms, checksums AS checksum
+     WHERE shard = {shard:UInt16} AND first_sequence <= {to:UInt64} AND last_sequence >= {from:UInt64}
+       AND first_sequence + offset BETWEEN {from:UInt64} AND {to:UInt64}`,
+    { shard, from, to },
   );
-  return rows.map(({ incarnation, stored_ms, checksum }) => ({
+  return rows.map(({ incarnation, sequence, stored_ms, checksum }) => ({
     incarnation,
-    mark: { sequence, timeMs: Number(stored_ms), checksum },
+    mark: { sequence: Number(sequence), timeMs: Number(stored_ms), checksum },
   }));
 }
 

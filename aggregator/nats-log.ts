@@ -11,7 +11,8 @@ import {
 } from '../runtime/nats.ts';
 import { pull } from '../runtime/pull.ts';
 import { contradictionOf } from '../runtime/stream-state.ts';
-import { findDifference, markOf } from './log-mark.ts';
+import { foundAgain } from './gap.ts';
+import { findDifference, markOf, type StoredMessage } from './log-mark.ts';
 import {
   LogError,
   type PulledMessage,
@@ -24,6 +25,16 @@ const NO_MESSAGE_FOUND = 10_037;
 
 export function natsLog(link: NatsLink, shard: number): ShardLog {
   const name = streamName(shard);
+  const message = async (wanted: { seq: number; next_by_subj?: string }): Promise<StoredMessage | null> => {
+    if (wanted.seq < 1) return null;
+    try {
+      const { seq, time, data } = await link.jsm.streams.getMessage(name, wanted);
+      return { ...markOf(seq, time.getTime(), data), message: data };
+    } catch (error) {
+      if (jetStreamCode(error) === NO_MESSAGE_FOUND) return null;
+      throw error;
+    }
+  };
   const own: ShardLog = {
     name,
     facts: () =>
@@ -37,16 +48,19 @@ export function natsLog(link: NatsLink, shard: number): ShardLog {
           contradiction: contradictionOf(name, state),
         };
       }),
-    messageAt: (sequence) =>
+    messageAt: (sequence) => telling(() => message({ seq: sequence })),
+    messageFrom: (sequence, until) =>
       telling(async () => {
-        if (sequence < 1) return null;
-        try {
-          const stored = await link.jsm.streams.getMessage(name, { seq: sequence });
-          return { ...markOf(sequence, stored.time.getTime(), stored.data), message: stored.data };
-        } catch (error) {
-          if (jetStreamCode(error) === NO_MESSAGE_FOUND) return null;
-          throw error;
+        const next = await message({ seq: sequence, next_by_subj: '>' });
+        if (next !== null) return next.sequence <= until ? next : null;
+        if ((await own.facts()).lastSequence < sequence) return null;
+        // The last message is always there. So the broker failed to read a file of its storage, and then it looks into
+        // none behind that.
+        for (let at = sequence; at <= until; at++) {
+          const present = await message({ seq: at });
+          if (present !== null) return present;
         }
+        return null;
       }),
     read: (o) => read(link, name, o),
     size: () =>
@@ -58,8 +72,9 @@ export function natsLog(link: NatsLink, shard: number): ShardLog {
     // The broker knows no condition for a purge, so the comparison comes right before it. A process that is put to
     // sleep between these two requests for so long that the broker loses its log, comes back and has grown beyond
     // `before`, would purge what nobody has counted: nothing here can prevent it.
-    purge: async (before, { created, has }) => {
+    purge: async (before, { created, has, lacks }) => {
       if ((await findDifference(own, created, has)) !== null) return null;
+      if ((await foundAgain(own, lacks)) !== null) return null;
       // Of a log that contradicts itself nobody knows which messages would go.
       if ((await own.facts()).contradiction != null) return null;
       return telling(async () => (await link.jsm.streams.purge(name, { seq: before })).purged);

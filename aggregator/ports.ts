@@ -13,6 +13,7 @@ import type { Beginning, Unfinished } from './incarnation-rows.ts';
 import type { LogMark, StoredMessage, StreamFacts } from './log-mark.ts';
 import type { MeterRegistry } from './registry.ts';
 import type { CorrectionRange, Recount, RecountScope, SubjectHour } from './recount.ts';
+import type { Gap } from './gap.ts';
 import type { RollupKey, StoredRollup } from './rollup-key.ts';
 import type { Counter, Tally } from './tally.ts';
 import type { Watermark } from './watermark.ts';
@@ -29,6 +30,8 @@ export interface ShardLog {
   facts(): Promise<StreamFacts>;
   /** The message at a sequence, as it is durable; null when there is none. @throws LogError */
   messageAt(sequence: number): Promise<StoredMessage | null>;
+  /** The first message at a sequence or behind it, up to and with `until`; null when there is none. @throws LogError */
+  messageFrom(sequence: number, until: number): Promise<StoredMessage | null>;
   /**
    * All messages from a sequence on, in order; sequences rise strictly, and a hole is handed over as it is. Survives
    * lost connections by itself. Whenever reading begins anew, `onPosition` is called before anything that was read
@@ -68,6 +71,8 @@ export interface LogIdentity {
   /** When the stream was created. */
   readonly created: string;
   readonly has: LogMark;
+  /** Messages that were missing, and were passed over: of them the log has none. Null when there are no such. */
+  readonly lacks: Gap | null;
 }
 
 export interface LogSize {
@@ -149,8 +154,8 @@ export interface Tables {
    * one of which the first marks may have gone.
    */
   loadFirstMarks(shard: number, behind: ReadonlyMap<number, number>): Promise<Map<number, number>>;
-  /** All marks of a sequence, by incarnation. */
-  loadMarksAt(shard: number, sequence: number): Promise<{ incarnation: number; mark: LogMark }[]>;
+  /** All marks of the sequences from one to another, both included: each incarnation may have read another message. */
+  loadMarks(shard: number, from: number, to: number): Promise<{ incarnation: number; mark: LogMark }[]>;
   /** How many events stand behind the watermark of an incarnation, and up to which sequence. */
   countUnfinished(rows: Unfinished): Promise<{ events: number; until: number }>;
   /**

@@ -2,6 +2,7 @@
 import type { Log } from '../runtime/log.ts';
 import { retry } from '../runtime/retry.ts';
 import type { Measurements } from './measurements.ts';
+import type { Gap } from './gap.ts';
 import type { LogMark } from './log-mark.ts';
 import type { ShardLog, Timing } from './ports.ts';
 import { purgeBefore, type Watermark } from './watermark.ts';
@@ -25,6 +26,8 @@ export interface Durable {
   readonly watermark: Watermark;
   /** A message at the watermark or behind it, by which the log is recognized; null when there is none. */
   readonly last: LogMark | null;
+  /** A hole that was passed over, in front of it; null for none. */
+  readonly passedOver: Gap | null;
 }
 
 export class Purger {
@@ -37,14 +40,15 @@ export class Purger {
   }
 
   /** Looks at the stream at the first watermark and then now and then. Never waits; a failure only delays. */
-  onWatermark(shardLog: ShardLog, shard: number, { watermark, last }: Durable, bytes: number): void {
+  onWatermark(shardLog: ShardLog, shard: number, durable: Durable, bytes: number): void {
     const { enabled, lookEveryBytes, timing, signal, log } = this.#options;
     const counted = (this.#countedBytes.get(shard) ?? lookEveryBytes) + bytes;
     this.#countedBytes.set(shard, counted);
+    const { last } = durable;
     if (!enabled || last === null || counted < lookEveryBytes || this.#running.has(shard)) return;
     this.#countedBytes.set(shard, 0);
     this.#running.add(shard);
-    void retry(() => this.#purge(shardLog, shard, watermark, last), {
+    void retry(() => this.#purge(shardLog, shard, { ...durable, last }), {
       ...RETRY,
       timing,
       signal,
@@ -57,20 +61,21 @@ export class Purger {
   async #purge(
     shardLog: ShardLog,
     shard: number,
-    { sequence, streamCreated: created }: Watermark,
-    last: LogMark,
+    { watermark, last, passedOver }: Durable & { readonly last: LogMark },
   ): Promise<void> {
+    const { sequence, streamCreated: created } = watermark;
     const { keepBytes, log, measurements } = this.#options;
     const size = await shardLog.size();
     const before = purgeBefore(size, sequence, keepBytes);
     if (before <= size.firstSequence) return;
     // In a log that was cut back or made anew and has grown again, other messages may stand there that nobody has
-    // counted, or even the same one at the same place: sent again behind others.
-    const purged = await shardLog.purge(before, { created, has: last });
+    // counted, or even the same one at the same place: sent again behind others. And a hole that was passed over may be
+    // filled again.
+    const purged = await shardLog.purge(before, { created, has: last, lacks: passedOver });
     if (purged === null) {
       log.warn(
         { shard, sequence },
-        'the log is not purged: the message at the watermark is not the one counted',
+        'the log is not purged: it is not the one that was counted, or has messages again that it lacked',
       );
       return;
     }

@@ -10,8 +10,8 @@
 import type { Log } from '../runtime/log.ts';
 import { retry } from '../runtime/retry.ts';
 import { foundAgain, type Gap } from './gap.ts';
-import { findDifference, markOf, type LogMark } from './log-mark.ts';
-import { isLogError, LogError, type ShardLog, type Timing } from './ports.ts';
+import { findDifference, markOf, sameMark, type LogMark } from './log-mark.ts';
+import { isLogError, LogError, type PulledMessage, type ShardLog, type Timing } from './ports.ts';
 
 /** The log is not the one that was read, or a part of it is missing. What was handed over before is sound. */
 export class LogLostError extends Error {
@@ -44,6 +44,8 @@ export interface ReadShardOptions {
   readonly holeUntil: number;
   /** A hole in front of the place that was passed over already: a loss when its messages are there again. */
   readonly passedOver: Gap | null;
+  /** Called when one is passed over now. */
+  onPassedOver(gap: Gap): void;
   readonly maxBytesInFlight: number;
   readonly log: Log;
   readonly timing: Timing;
@@ -83,12 +85,18 @@ export async function* readShard(
   let next = o.behind + 1;
   let { passedOver } = o;
 
+  /** Nothing was handed over yet since reading began, or began anew. */
+  let isFirst = true;
+  /** A message that was handed to us and was not in the log when it was looked for. */
+  let doubted: LogMark | null = null;
+
   /** The newest comparison: what it found, or null. */
   let comparison: Promise<LogLostError | null> = Promise.resolve(null);
   let comparisons = 0;
   const compare = (): void => {
     // What has been found stands: a comparison begun after that would not be repeated when it fails.
     if (reading.signal.aborted) return;
+    isFirst = true;
     const [known, gap] = [last, passedOver];
     const number = ++comparisons;
     const isNewest = (): boolean => number === comparisons;
@@ -116,23 +124,65 @@ export async function* readShard(
     }
   };
 
-  try {
-    const messages = shardLog.read({
+  /**
+   * Whether the log that was compared has the first message, too. The broker may have lost its end, handed out what came
+   * behind, and found what it had lost again, all before the comparison: then the log is the one that was read, and the
+   * message is of another. One that comes again is taken, should the broker hand over what it does not find.
+   */
+  const isThere = async (first: LogMark): Promise<boolean> => {
+    const present = await retry(() => shardLog.messageAt(first.sequence), {
+      ...COMPARE_AGAIN,
+      timing: o.timing,
+      signal: reading.signal,
+      retryable: (error) => isLogError(error, 'away'),
+    });
+    if (present !== null && sameMark(present, first)) return true;
+    if (doubted !== null && sameMark(doubted, first)) return true;
+    doubted = first;
+    return false;
+  };
+
+  const proven = async (message: LogMark): Promise<'proven' | 'lost' | 'of another log'> => {
+    for (;;) {
+      const number = comparisons;
+      if ((await compared()) !== null) return 'lost';
+      if (!isFirst) return 'proven';
+      if (!(await isThere(message))) return 'of another log';
+      if (number !== comparisons) continue;
+      isFirst = false;
+      return 'proven';
+    }
+  };
+
+  const messages = (): AsyncIterable<PulledMessage> =>
+    shardLog.read({
       from: next,
       maxBytesInFlight: o.maxBytesInFlight,
       signal: reading.signal,
       onPosition: compare,
     });
-    for await (const { sequence, timeMs, data } of messages) {
-      if ((await compared()) !== null) break;
+
+  try {
+    for (let reader = messages()[Symbol.asyncIterator](); ;) {
+      const step = await reader.next();
+      if (step.done === true) break;
+      const { sequence, timeMs, data } = step.value;
+      const mark = markOf(sequence, timeMs, data);
+      const answer = await proven(mark);
+      if (answer === 'lost') break;
+      if (answer === 'of another log') {
+        await reader.return?.();
+        reader = messages()[Symbol.asyncIterator]();
+        continue;
+      }
       if (sequence !== next) {
         const hole = `${shardLog.name} continues at ${sequence} where ${next} was next: messages are missing`;
         const isKnown = next === o.behind + 1 && sequence - 1 <= o.holeUntil;
         if (!isKnown) throw new LogLostError(hole, { isHole: true });
         o.log.error({ stream: shardLog.name, missingFrom: next, missingTo: sequence - 1 }, hole);
         passedOver = { from: next, to: sequence - 1 };
+        o.onPassedOver(passedOver);
       }
-      const mark = markOf(sequence, timeMs, data);
       if (last === null || sequence >= last.sequence) last = mark;
       next = sequence + 1;
       yield { ...mark, data };

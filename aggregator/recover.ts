@@ -17,8 +17,8 @@ export interface Recovered {
   readonly beganBehind: number;
   /** Up to where the log may have a hole behind the watermark. */
   readonly holeUntil: number;
-  /** The hole that this incarnation has passed over; null for none. */
-  readonly passedOver: Gap | null;
+  /** The hole that this incarnation has passed over; null for none, or none yet. */
+  passedOver: Gap | null;
   /** The newest message that the tables speak of, at the watermark or ahead of it; null when there is none. */
   last: LogMark | null;
   readonly registry: MeterRegistry;

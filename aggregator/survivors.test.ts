@@ -18,6 +18,9 @@ interface Read {
   readonly messages: Messages;
 }
 
+/** Requests to the log in the last call. */
+let asked = 0;
+
 /** Where counting goes on in a log that holds `now`, after these incarnations, of which each counted all that it read. */
 async function survived(reads: readonly Read[], now: Messages): Promise<number> {
   const sequences = (messages: Messages): number[] => Object.keys(messages).map(Number);
@@ -25,7 +28,7 @@ async function survived(reads: readonly Read[], now: Messages): Promise<number> 
   const watermarkOf = (at: number, sequence: number): Watermark => ({
     incarnation: at + 1,
     sequence,
-    streamCreated: 'then',
+    streamCreated: 'now',
     fingerprint: fingerprintOf(stored(sequence, reads[at]!.messages[sequence] ?? '').message),
     acceptedAtMs: 0,
   });
@@ -35,13 +38,15 @@ async function survived(reads: readonly Read[], now: Messages): Promise<number> 
     reason: '',
   }));
   const there = sequences(now);
+  asked = 0;
   const found = await findSurvivors({
     tables: {
-      loadMarksAt: async (_, sequence) =>
-        reads.flatMap(({ messages }, at) => {
-          const text = messages[sequence];
-          return text === undefined ? [] : [{ incarnation: at + 1, mark: stored(sequence, text) }];
-        }),
+      loadMarks: async (_, from, to) =>
+        reads.flatMap(({ messages }, at) =>
+          sequences(messages)
+            .filter((sequence) => sequence >= from && sequence <= to)
+            .map((sequence) => ({ incarnation: at + 1, mark: stored(sequence, messages[sequence]!) })),
+        ),
       loadFirstMarks: async () =>
         new Map(
           reads.flatMap(({ behind, messages }, at) => {
@@ -51,7 +56,15 @@ async function survived(reads: readonly Read[], now: Messages): Promise<number> 
         ),
     },
     shardLog: {
-      messageAt: async (sequence) => (now[sequence] === undefined ? null : stored(sequence, now[sequence])),
+      messageAt: async (sequence) => {
+        asked += 1;
+        return now[sequence] === undefined ? null : stored(sequence, now[sequence]);
+      },
+      messageFrom: async (sequence, until) => {
+        asked += 1;
+        const at = sequences(now).find((one) => one >= sequence && one <= until);
+        return at === undefined ? null : stored(at, now[at]!);
+      },
     },
     shard: 0,
     beginnings,
@@ -102,4 +115,13 @@ test('what stood in the hole before, and was counted then, is no reason to read 
   const first = { behind: 0, messages: { 1: 'a', 2: 'b', 3: 'c' } };
   const second = { behind: 1, messages: { 4: 'x' } };
   expect(await survived([first, second], { 1: 'a', 2: 'b', 3: 'c', 4: 'x', 5: 'y' })).toBe(4);
+});
+
+test('a hole of any length takes few requests', async () => {
+  const first = { behind: 0, messages: { 1: 'a', 2: 'b' } };
+  const second = { behind: 2, messages: { 50_000: 'd', 50_001: 'e' } };
+  const now = { 1: 'a', 2: 'b', 50_000: 'd', 50_001: 'e', 100_000: 'f' };
+  expect(await survived([first, second], now)).toBe(50_001);
+  expect(await survived([first], now)).toBe(2);
+  expect(asked).toBeLessThan(50);
 });

@@ -10,7 +10,7 @@
  * - A hole that was passed over, and is filled again: a broker comes back with what it had before. Nobody has counted those
  *   messages, so the prefix ends in front of them, and what stands behind is read again.
  */
-import { emptyUpTo } from './gap.ts';
+import { firstIn } from './gap.ts';
 import type { Beginning } from './incarnation-rows.ts';
 import { sameMark, type StoredMessage, type StreamFacts } from './log-mark.ts';
 import type { ShardLog, Tables } from './ports.ts';
@@ -18,8 +18,8 @@ import { survivingPrefix } from './surviving-prefix.ts';
 import { fingerprintOf, type Watermark } from './watermark.ts';
 
 export interface SurvivorsOptions {
-  readonly tables: Pick<Tables, 'loadMarksAt' | 'loadFirstMarks'>;
-  readonly shardLog: Pick<ShardLog, 'messageAt'>;
+  readonly tables: Pick<Tables, 'loadMarks' | 'loadFirstMarks'>;
+  readonly shardLog: Pick<ShardLog, 'messageAt' | 'messageFrom'>;
   readonly shard: number;
   readonly beginnings: readonly Beginning[];
   /** Of the incarnation that ends. */
@@ -39,15 +39,16 @@ export interface Survivors {
 }
 
 export async function findSurvivors(o: SurvivorsOptions): Promise<Survivors> {
-  const { tables, shardLog, shard, beginnings, watermark, stream } = o;
+  const { shardLog, beginnings, watermark, stream } = o;
   // A mark proves that its message was counted only where its incarnation was.
   const countedTo = new Map(
     beginnings.map((one) => [one.watermark.incarnation - 1, one.sequenceBefore] as const),
   );
   countedTo.set(watermark.incarnation, watermark.sequence);
-  const isCounted = async (present: StoredMessage): Promise<boolean> => {
+  const known = new Marks(o);
+  const isCounted = async (present: StoredMessage, ahead = 0): Promise<boolean> => {
     const { sequence } = present;
-    const marks = await tables.loadMarksAt(shard, sequence);
+    const marks = await known.at(sequence, ahead);
     if (marks.length === 0)
       return sequence === watermark.sequence && fingerprintOf(present.message) === watermark.fingerprint;
     return marks.some(
@@ -73,26 +74,64 @@ export async function findSurvivors(o: SurvivorsOptions): Promise<Survivors> {
   return { survived, at: proven.get(survived) ?? null };
 }
 
+type MarkOf = Awaited<ReturnType<Tables['loadMarks']>>[number];
+
+/** The marks of the tables, as far as they were asked for. */
+class Marks {
+  readonly #o: Pick<SurvivorsOptions, 'tables' | 'shard'>;
+  /** By sequence. */
+  readonly #known = new Map<number, MarkOf[]>();
+
+  constructor(o: Pick<SurvivorsOptions, 'tables' | 'shard'>) {
+    this.#o = o;
+  }
+
+  /** @param ahead how many more behind it will be asked for */
+  async at(sequence: number, ahead: number): Promise<readonly MarkOf[]> {
+    const known = this.#known.get(sequence);
+    if (known !== undefined) return known;
+    const { tables, shard } = this.#o;
+    for (let at = sequence; at <= sequence + ahead; at++) this.#known.set(at, []);
+    for (const one of await tables.loadMarks(shard, sequence, sequence + ahead))
+      this.#known.get(one.mark.sequence)!.push(one);
+    return this.#known.get(sequence)!;
+  }
+}
+
 /** What is missing in a log, as far as it was come upon. */
 class Holes {
-  readonly #log: Pick<ShardLog, 'messageAt'>;
+  readonly #log: Pick<ShardLog, 'messageAt' | 'messageFrom'>;
   readonly #first: number;
   readonly #known: { readonly from: number; readonly to: number }[] = [];
 
-  constructor(log: Pick<ShardLog, 'messageAt'>, first: number) {
+  constructor(log: Pick<ShardLog, 'messageAt' | 'messageFrom'>, first: number) {
     this.#log = log;
     this.#first = first;
   }
 
   /** The newest message up to a sequence; null when there is none. */
   async lastUpTo(sequence: number): Promise<StoredMessage | null> {
-    for (let at = this.inFrontOf(sequence); at >= this.#first; at = this.inFrontOf(at - 1)) {
-      const present = await this.#log.messageAt(at);
-      if (present === null) continue;
-      if (at < sequence) this.#known.push({ from: at + 1, to: sequence });
-      return present;
+    const at = this.inFrontOf(sequence);
+    if (at < this.#first) return null;
+    const present = (await this.#log.messageAt(at)) ?? (await this.#lastIn(this.#first, at - 1));
+    const before = present?.sequence ?? this.#first - 1;
+    if (before < sequence) this.#known.push({ from: before + 1, to: sequence });
+    return present;
+  }
+
+  /** The newest of these, by halving: a hole may be long, and the broker can be asked for what comes first only. */
+  async #lastIn(from: number, to: number): Promise<StoredMessage | null> {
+    let last: StoredMessage | null = null;
+    for (let [low, high] = [from, to]; low <= high;) {
+      const middle = Math.floor((low + high) / 2);
+      const present = await this.#log.messageFrom(middle, high);
+      if (present === null) high = middle - 1;
+      else {
+        last = present;
+        low = present.sequence + 1;
+      }
     }
-    return null;
+    return last;
   }
 
   /** The sequence itself, or the one in front of the hole that it lies in. */
@@ -102,22 +141,32 @@ class Holes {
   }
 }
 
+/** So many marks are asked for at a time where every message of a gap is looked at. */
+const MARKS_AT_A_TIME = 1_000;
+
 /**
  * Behind which sequence messages stand that were passed over; Infinity when there are none. A hole is passed over only
- * where an incarnation begins: it is what lies between its beginning and the first mark behind.
+ * where an incarnation begins: it is what lies between its beginning and the first mark behind. In another stream than
+ * the one that it began in there is nothing of it.
  */
 async function passedOverBehind(
-  { tables, shardLog, shard, beginnings }: SurvivorsOptions,
+  { tables, shardLog, shard, beginnings, stream }: SurvivorsOptions,
   first: number,
-  isCounted: (present: StoredMessage) => Promise<boolean>,
+  isCounted: (present: StoredMessage, ahead: number) => Promise<boolean>,
 ): Promise<number> {
-  const began = new Map(beginnings.map(({ watermark }) => [watermark.incarnation, watermark.sequence]));
+  const began = new Map(
+    beginnings
+      .filter(({ watermark }) => watermark.streamCreated === stream.created)
+      .map(({ watermark }) => [watermark.incarnation, watermark.sequence]),
+  );
   const marks = await tables.loadFirstMarks(shard, began);
-  const isNew = async (present: StoredMessage): Promise<boolean> => !(await isCounted(present));
   let passed = Infinity;
   for (const [incarnation, behind] of began) {
     const gap = { from: Math.max(behind + 1, first), to: (marks.get(incarnation) ?? 0) - 1 };
-    passed = Math.min(passed, (await emptyUpTo(shardLog, gap, isNew)) ?? Infinity);
+    const isNew = async (present: StoredMessage): Promise<boolean> =>
+      !(await isCounted(present, Math.min(MARKS_AT_A_TIME, gap.to - present.sequence)));
+    const found = await firstIn(shardLog, gap, isNew);
+    if (found !== null) passed = Math.min(passed, found - 1);
   }
   return passed;
 }

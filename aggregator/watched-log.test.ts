@@ -74,6 +74,13 @@ class ToldLog implements ShardLog {
     const message = Uint8Array.of(sequence);
     return { ...markOf(sequence, 1_000 + sequence, message), message };
   }
+  async messageFrom(sequence: number, until: number): Promise<StoredMessage | null> {
+    for (let at = sequence; at <= until; at++) {
+      const present = await this.messageAt(at);
+      if (present !== null) return present;
+    }
+    return null;
+  }
   async *read({ from, signal, onPosition }: ReadOptions): AsyncGenerator<PulledMessage, void, void> {
     this.consumers.push(from);
     const queue: PulledMessage[] = [];

@@ -56,6 +56,7 @@ export function watchedLog(inner: ShardLog, o: WatchOptions): ShardLog {
     name: inner.name,
     facts: () => inner.facts(),
     messageAt: (sequence) => inner.messageAt(sequence),
+    messageFrom: (sequence, until) => inner.messageFrom(sequence, until),
     read: (reading) => new Watch(inner, o, reading).read(),
     size: () => inner.size(),
     purge: (before, only) => inner.purge(before, only),

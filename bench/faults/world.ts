@@ -42,7 +42,8 @@ const CLICKHOUSE_TIMEOUT_MS = 3_000;
 const LEASE_TTL_MS = 1_000;
 /** So that a log that does not deliver is found within a round. */
 const LOG_SILENCE_MS = 1_000;
-const SMALL_DISK_BYTES = 48 * 1_048_576;
+/** What 25 rounds put into the logs, and room: a disk that fills by itself is another fault. */
+const SMALL_DISK_BYTES = 96 * 1_048_576;
 const JOURNAL_BYTES_MAX = 16 * 1_048_576;
 const JOURNAL_SEGMENT_BYTES = 1_048_576;
 

@@ -60,6 +60,13 @@ function units(text: string): bigint | null {
   return match[1] === '-' ? -value : value;
 }
 
+/** What an incarnation left behind its watermark. */
+interface Landed {
+  readonly rows: ReadonlyMap<bigint, RawRow | RefusedRow>;
+  /** The processes that have read the message. */
+  readonly readers: ReadonlySet<number>;
+}
+
 /** What an event adds to a rollup row. */
 interface Contribution {
   readonly key: string;
@@ -107,8 +114,8 @@ class ModelShard {
     rollups: new Set<string>(),
     counters: new Set<string>(),
   };
-  /** By incarnation and sequence: what was read there, as far as anybody said that he had. */
-  readonly readings = new Map<string, Set<Publication>>();
+  /** By incarnation and sequence: what was read there, and by which processes, as far as they said so. */
+  readonly readings = new Map<string, Map<Publication, Set<number>>>();
 }
 
 export class Model {
@@ -128,13 +135,15 @@ export class Model {
   }
 
   /** Somebody is about to say that he has read this there. */
-  read(shard: number, incarnation: number, sequence: number, publication: Reading['publication']): void {
+  read(shard: number, incarnation: number, reader: number, { sequence, publication }: Reading): void {
     if (publication === undefined || publication === null) return;
     const { readings } = this.#shards[shard]!;
     const at = `${incarnation} ${sequence}`;
-    const there = readings.get(at);
-    if (there === undefined) readings.set(at, new Set([publication]));
-    else there.add(publication);
+    let there = readings.get(at);
+    if (there === undefined) readings.set(at, (there = new Map<Publication, Set<number>>()));
+    const readers = there.get(publication);
+    if (readers === undefined) there.set(publication, new Set([reader]));
+    else readers.add(reader);
   }
 
   /** The sequence up to which watermarks of this incarnation vouch; Infinity when it is not the one. */
@@ -216,21 +225,22 @@ export class Model {
     for (const row of this.#tables.refused.of(shard)) landed.set(row.position, row);
     for (const { at, publications } of behind) {
       const place = sequenceOf(incarnation, at[1]);
-      for (const publication of publications) this.#judge(own, shard, place, publication, landed);
+      for (const [publication, readers] of publications)
+        this.#judge(own, shard, place, publication, { rows: landed, readers });
     }
   }
 
-  /** @param landed the rows that there are, when what has none is not judged. */
+  /** @param landed the rows that there are, and who has read this, when what has none is not judged. */
   #judge(
     own: ModelShard,
     shard: number,
     placeOf: (index: number) => bigint,
     { events, defined }: Publication,
-    landed: ReadonlyMap<bigint, RawRow | RefusedRow> | null,
+    landed: Landed | null,
   ): void {
     if (defined !== null) return this.#define(own, shard, placeOf(0), defined, landed !== null);
     if (events.length === 0) {
-      if (landed !== null && !landed.has(placeOf(0))) return;
+      if (landed !== null && !landed.rows.has(placeOf(0))) return;
       this.#refuse(own, shard, {
         position: placeOf(0),
         event: null,
@@ -241,17 +251,17 @@ export class Model {
     }
     events.forEach((event, index) => {
       const position = placeOf(index);
-      const row = landed?.get(position);
+      const row = landed?.rows.get(position);
       const { tenant } = event;
       const identity = nameOf(event);
       const isDurable = landed === null || (row !== undefined && nameOfRow(row) === identity);
       const says = this.#says(event);
       const known = own.counted.get(identity);
       if (known === says) {
-        const counter = counterKey({ tenant, verdict: 'duplicate', code: '' });
-        // A duplicate leaves no row. It was judged if a counter that holds it is there.
-        const reached = this.#tables.countersReached.get(`${shard} ${position >> 56n} ${counter}`);
-        if (landed === null || (reached !== undefined && reached >= position))
+        const counter = { tenant, shard, verdict: 'duplicate', code: '', position };
+        // A duplicate leaves no row. It was judged if a counter that holds it is there, of a process that has read it.
+        const wasJudged = (reader: number): boolean => this.#tables.hasCounted(counter, reader);
+        if (landed === null || [...landed.readers].some(wasJudged))
           this.#count(own, shard, tenant, 'duplicate', '');
         return;
       }

@@ -45,6 +45,15 @@ export class SimulatedLog {
     return this.messages[sequence - this.firstSequence];
   }
 
+  /** The first message from one sequence to another, both included. */
+  firstIn(from: number, to: number): Stored | undefined {
+    for (let at = Math.max(from, this.firstSequence); at <= Math.min(to, this.lastSequence); at++) {
+      const stored = this.at(at);
+      if (stored !== undefined) return stored;
+    }
+    return undefined;
+  }
+
   /** Appends; false when there is no stream. */
   append(publication: Publication): boolean {
     if (!this.exists) return false;
@@ -125,6 +134,10 @@ export class SimulatedLog {
   }
 }
 
+function messageOf({ sequence, timeMs, checksum, publication }: Stored): StoredMessage {
+  return { sequence, timeMs, checksum, message: publication.message };
+}
+
 /** The log as a life sees it. Every delivery is noted, for the model. */
 export class LogOfLife implements ShardLog {
   readonly name: string;
@@ -153,9 +166,14 @@ export class LogOfLife implements ShardLog {
   messageAt(sequence: number): Promise<StoredMessage | null> {
     return this.#ask(`message at ${sequence}`, (log) => {
       const stored = log.at(sequence);
-      if (stored === undefined) return null;
-      const { timeMs, checksum, publication } = stored;
-      return { sequence, timeMs, checksum, message: publication.message };
+      return stored === undefined ? null : messageOf(stored);
+    });
+  }
+
+  messageFrom(sequence: number, until: number): Promise<StoredMessage | null> {
+    return this.#ask(`message from ${sequence} to ${until}`, (log) => {
+      const stored = log.firstIn(sequence, until);
+      return stored === undefined ? null : messageOf(stored);
     });
   }
 
@@ -168,12 +186,12 @@ export class LogOfLife implements ShardLog {
     }));
   }
 
-  purge(before: number, { created, has }: LogIdentity): Promise<number | null> {
+  purge(before: number, { created, has, lacks }: LogIdentity): Promise<number | null> {
     return this.#ask(`purge before ${before}`, (log) => {
       const there = log.at(has.sequence);
-      return log.created === created && there !== undefined && sameMark(there, has)
-        ? log.purge(before)
-        : null;
+      const isSame = log.created === created && there !== undefined && sameMark(there, has);
+      const again = lacks !== null && log.firstIn(lacks.from, lacks.to) !== undefined;
+      return isSame && !again ? log.purge(before) : null;
     });
   }
 

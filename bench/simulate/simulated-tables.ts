@@ -199,6 +199,10 @@ export const rollupKey = (
   row: Pick<StoredRollup, 'tenant' | 'meter' | 'subject' | 'hour' | 'dimensions'>,
 ): string =>
   `${row.tenant}\n${row.meter}\n${row.subject}\n${row.hour}\n${row.dimensions.length}\n${row.dimensions.join('\n')}`;
+function reachedKey(counter: Omit<CounterRow, 'count'>, writer: number): string {
+  return `${counter.shard} ${counter.position >> 56n} ${writer} ${counterKey(counter)}`;
+}
+
 export const counterKey = ({
   tenant,
   verdict,
@@ -231,8 +235,11 @@ export class SimulatedTables {
   );
   readonly marks: MarksRow[] = [];
   readonly #owners: Owner[] = [];
-  /** The highest position that each counter ever had in an incarnation: what was durable, though replaced since. */
-  readonly countersReached = new Map<string, bigint>();
+  /**
+   * The highest position that each counter ever had in an incarnation by a process: what was durable, though replaced
+   * since.
+   */
+  readonly #countersReached = new Map<string, bigint>();
   #rows = 0;
 
   constructor(guards: TableGuards) {
@@ -246,11 +253,16 @@ export class SimulatedTables {
     this.rollups = new Replacing<StoredRollup>(rollupKey, guards.version ? newer : () => true);
   }
 
-  putCounter(row: CounterRow): void {
+  putCounter(row: CounterRow, writer: number): void {
     this.counters.put(row);
-    const key = `${row.shard} ${row.position >> 56n} ${counterKey(row)}`;
-    const reached = this.countersReached.get(key) ?? -1n;
-    if (row.position > reached) this.countersReached.set(key, row.position);
+    const key = reachedKey(row, writer);
+    const reached = this.#countersReached.get(key) ?? -1n;
+    if (row.position > reached) this.#countersReached.set(key, row.position);
+  }
+
+  /** Whether that process has written the counter with the event at this position in it. */
+  hasCounted(event: Omit<CounterRow, 'count'>, writer: number): boolean {
+    return (this.#countersReached.get(reachedKey(event, writer)) ?? -1n) >= event.position;
   }
 
   /** The newest owner is the greatest (epoch, owner). */

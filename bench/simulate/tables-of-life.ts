@@ -60,7 +60,7 @@ export class TablesOfLife implements Tables, Ownership {
   readonly #o: TablesOfLifeOptions;
   /** Epochs by shard. */
   readonly #claims = new Map<number, number>();
-  /** By shard, the incarnation that this process began last. */
+  /** By shard, the incarnation that this process is beginning. */
   readonly #began = new Map<number, Watermark>();
 
   constructor(o: TablesOfLifeOptions) {
@@ -113,6 +113,8 @@ export class TablesOfLife implements Tables, Ownership {
   }
 
   loadRegistry(shard: number, watermark: Watermark): Promise<MeterRegistry> {
+    // The first question behind the beginning of an incarnation: from here on it is read.
+    this.#began.delete(shard);
     return this.#ask('registry', () => {
       const until = endOfMessage(watermark.incarnation, watermark.sequence);
       const registry = new MeterRegistry();
@@ -228,11 +230,12 @@ export class TablesOfLife implements Tables, Ownership {
     });
   }
 
-  loadMarksAt(shard: number, sequence: number): Promise<{ incarnation: number; mark: LogMark }[]> {
-    return this.#ask(`marks at ${sequence}`, () =>
+  loadMarks(shard: number, from: number, to: number): Promise<{ incarnation: number; mark: LogMark }[]> {
+    return this.#ask(`marks from ${from} to ${to}`, () =>
       this.#tables.marks.flatMap((row) => {
-        const mark = row.shard === shard && row.marks.find((one) => one.sequence === sequence);
-        return mark ? [{ incarnation: row.incarnation, mark }] : [];
+        if (row.shard !== shard) return [];
+        const marks = row.marks.filter(({ sequence }) => sequence >= from && sequence <= to);
+        return marks.map((mark) => ({ incarnation: row.incarnation, mark }));
       }),
     );
   }
@@ -276,7 +279,7 @@ export class TablesOfLife implements Tables, Ownership {
   async finishIncarnation(rows: Unfinished): Promise<void> {
     const { shard, behind, until } = rows;
     const tables = this.#tables;
-    const put = (row: CounterRow): void => tables.putCounter(row);
+    const put = (row: CounterRow): void => tables.putCounter(row, this.#life.number);
     // The closing position itself is no event's.
     const range: CorrectionRange = { shard, behind, until: until - 1n, originalsFrom: 0n };
     if (tables.guards.settle) await this.settleCorrections(range);
@@ -312,7 +315,10 @@ export class TablesOfLife implements Tables, Ownership {
       for (const { sequence } of read) {
         // Behind which message an incarnation begins is marked, too: that one was read in an earlier one, if at all.
         if (began?.incarnation === incarnation && sequence <= began.sequence) continue;
-        this.#o.model.read(shard, incarnation, sequence, this.#o.delivered(shard, sequence));
+        this.#o.model.read(shard, incarnation, this.#life.number, {
+          sequence,
+          publication: this.#o.delivered(shard, sequence),
+        });
       }
     }
     return this.#insert('log_marks', rows, (row) => void this.#tables.marks.push(row));
@@ -374,7 +380,7 @@ export class TablesOfLife implements Tables, Ownership {
         return { shard, tenant, verdict, code, count, position: packed(incarnation, position) };
       }),
     );
-    return this.#insert(what, rows, (row) => this.#tables.putCounter(row));
+    return this.#insert(what, rows, (row) => this.#tables.putCounter(row, this.#life.number));
   }
 
   #insertNative<Row>(
