@@ -16,7 +16,10 @@ export interface WatermarkRecord {
   readonly shard: number;
   readonly incarnation: number;
   readonly sequence: number;
-  /** SHA-256 of the message at `sequence`, lower-case hexadecimal; '' at sequence 0, behind which there is none. */
+  /**
+   * SHA-256 of the message at `sequence`, lower-case hexadecimal. '' where there is none: an incarnation that has read
+   * nothing yet began at the start of its log, which may be purged, so `sequence` need not be 0.
+   */
   readonly fingerprint: string;
 }
 
@@ -29,7 +32,7 @@ export function parseWatermarkRecord(text: string): WatermarkRecord | null {
   >;
   if (!isCount(shard) || !isCount(incarnation) || !isCount(sequence)) return null;
   if (typeof fingerprint !== 'string') return null;
-  if (!/^[0-9a-f]{64}$/.test(fingerprint) && (sequence > 0 || fingerprint !== '')) return null;
+  if (!/^([0-9a-f]{64})?$/.test(fingerprint)) return null;
   return { shard, incarnation, sequence, fingerprint };
 }
 

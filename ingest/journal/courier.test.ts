@@ -346,18 +346,21 @@ test('a higher incarnation puts every acknowledgement in doubt; a lower one is f
   expect(journal.index.held).toBe(0);
 });
 
-test('a new incarnation of a log with nothing in it has everything sent again, and releases nothing', async () => {
-  const { publish, newlySent, journal, asked, courier } = await world();
-  publish(1);
-  await journal.idle();
-  newlySent()[0]!.ack(5);
-  await settled();
-  courier.onWatermark(0, { shard: 0, incarnation: 2, sequence: 0, fingerprint: '' });
-  await settled();
-  expect(numbers(newlySent())).toEqual([1]);
-  expect(asked).toEqual([]);
-  expect(journal.index.held).toBe(1);
-});
+test.each([0, 7])(
+  'a new incarnation that has read nothing, behind %i, has everything sent again, and releases nothing',
+  async (sequence) => {
+    const { publish, newlySent, journal, asked, courier } = await world();
+    publish(1);
+    await journal.idle();
+    newlySent()[0]!.ack(5);
+    await settled();
+    courier.onWatermark(0, { shard: 0, incarnation: 2, sequence, fingerprint: '' });
+    await settled();
+    expect(numbers(newlySent())).toEqual([1]);
+    expect(asked).toEqual([]);
+    expect(journal.index.held).toBe(1);
+  },
+);
 
 test('a log that gives a sequence a second time has lost something: everything is sent again', async () => {
   const { publish, newlySent, journal } = await world();

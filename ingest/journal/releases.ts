@@ -62,6 +62,8 @@ export class Releases {
     const record = this.#record;
     const { shard, epoch, connected } = this.#standing;
     if (record === null || this.#stopped || !connected) return null;
+    // It tells of an incarnation that has read nothing yet, and vouches for nothing.
+    if (record.fingerprint === '') return null;
     if (this.#refuted?.record === record && this.#refuted.epoch === epoch) return null;
     return this.#o.journal.index.lowestAcknowledged(shard) <= record.sequence ? record : null;
   }
