@@ -9,10 +9,10 @@ import {
   encodeNative,
   fixedColumn,
   lowCardinalityColumn,
-  mapColumn,
   positionColumn,
   putDecimal,
   putIdentity,
+  putUuid,
   textColumn,
   wholeColumn,
   type Column,
@@ -55,14 +55,11 @@ describe('Native format', () => {
     );
   });
 
-  test('arrays and maps are the ends of their rows, then the items', () => {
+  test('arrays are the ends of their rows, then the items', () => {
     const items = new Bytes();
     for (const text of ['a', 'b', 'c']) items.text(text);
     const ends = '0200000000000000 0200000000000000 0300000000000000';
     expect(hex(arrayColumn('t', [2, 0, 1], items))).toBe(spaceless(`${ends} 0161 0162 0163`));
-    expect(hex(mapColumn('t', [2, 0, 1], items, items))).toBe(
-      spaceless(`${ends} 0161 0162 0163 0161 0162 0163`),
-    );
   });
 
   test('decimals are 128-bit two\u2019s complement of nine decimals, whatever the sizes', () => {
@@ -96,12 +93,12 @@ describe('Native format', () => {
   test('a decimal is the same text as by bigint, whatever its size and scale', () => {
     const written = (mantissa: number, scale: number): string => {
       const bytes = new Bytes(1);
-      bytes.decimal(mantissa, scale);
+      bytes.decimal(mantissa, scale, 0xff);
       return Buffer.from(bytes.written).toString('latin1');
     };
     const check = (mantissa: number, scale: number): void => {
       const text = unscaleDecimal(BigInt(mantissa), scale);
-      expect(written(mantissa, scale)).toBe(String.fromCharCode(text.length) + text);
+      expect(written(mantissa, scale)).toBe(`${text}\u00ff`);
     };
     fc.assert(fc.property(fc.maxSafeInteger(), fc.nat(9), check), { numRuns: 2_000 });
     fc.assert(fc.property(fc.integer({ min: -2_000, max: 2_000 }), fc.nat(9), check), { numRuns: 2_000 });
@@ -110,6 +107,64 @@ describe('Native format', () => {
         for (const near of [size - 1, size, size + 1]) check(near, scale);
       for (const value of [-0, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER]) check(value, scale);
     }
+  });
+
+  test('a string in pieces has its length in front, whatever the length', () => {
+    for (const length of [0, 1, 126, 127, 128, 300, 16_382, 16_383, 20_000]) {
+      const bytes = new Bytes(1);
+      bytes.text('before');
+      const start = bytes.begin();
+      const piece = new TextEncoder().encode('y'.repeat(length));
+      bytes.piece(piece, 0, length, 0xff);
+      bytes.end(start);
+      bytes.text('after');
+      const size = length + 1;
+      const prefix =
+        size < 128
+          ? [size]
+          : size < 16_384
+            ? [(size % 128) + 128, size >> 7]
+            : [(size % 128) + 128, ((size >> 7) % 128) + 128, size >> 14];
+      const expected = Buffer.concat([
+        Buffer.from('\u0006before'),
+        Buffer.from(prefix),
+        Buffer.from(piece),
+        Buffer.from([0xff]),
+        Buffer.from('\u0005after'),
+      ]);
+      expect(Buffer.from(bytes.written).equals(expected)).toBe(true);
+    }
+  });
+
+  test('a UUID in lower case is taken as an identity is written, and no other text is', () => {
+    const put = (text: string): { taken: boolean; words: Uint32Array } => {
+      const words = new Uint32Array(8);
+      const bytes = new TextEncoder().encode(`ab${text}c-d`);
+      return { taken: putUuid(words, 1, bytes, 2, 2 + Buffer.byteLength(text)), words };
+    };
+    fc.assert(
+      fc.property(fc.uuid(), (text) => {
+        const expected = new Uint32Array(8);
+        putIdentity(expected, 1, parseIdentity(text), 0);
+        expect(put(text)).toEqual({ taken: true, words: expected });
+      }),
+    );
+    const sound = '00112233-4455-6677-8899-aabbccddeeff';
+    expect(put(sound).taken).toBe(true);
+    for (const text of [
+      '00000000-0000-0000-0000-000000000000',
+      sound.toUpperCase(),
+      sound.slice(1),
+      `${sound}0`,
+      sound.replace('-', '0'),
+      sound.replaceAll('-', ''),
+      '0011-2233-4455-6677-8899-aabbccddeef',
+      '00112233-4455-6677-8899-aabb-cddeeff',
+      '00112233-4455-6677-8899-aabbccddeefg',
+      '00112233-4455-6677-8899-aabbccddeé0',
+      '',
+    ])
+      expect([text, put(text).taken]).toEqual([text, false]);
   });
 
   test('64-bit numbers and packed positions keep every bit', () => {

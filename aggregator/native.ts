@@ -15,6 +15,9 @@ export interface Column {
 
 const encoder = new TextEncoder();
 
+/** Up to so many bytes a loop is faster than a view and a call. */
+const LOOP_MAX = 64;
+
 /** Growing bytes, for the columns whose length is not known ahead. */
 export class Bytes {
   #bytes: Uint8Array<ArrayBuffer>;
@@ -41,8 +44,7 @@ export class Bytes {
     this.#varint(length);
     const bytes = this.#bytes;
     let at = this.#length;
-    // Up to here a loop is faster than a view and a call.
-    if (length <= 64) for (let from = start; from < end; from++) bytes[at++] = source[from]!;
+    if (length <= LOOP_MAX) for (let from = start; from < end; from++) bytes[at++] = source[from]!;
     else {
       bytes.set(source.subarray(start, end), at);
       at += length;
@@ -64,8 +66,47 @@ export class Bytes {
     this.slice(encoded, 0, encoded.length);
   }
 
-  /** A safe integer of 10^-scale as decimal text, without zeros at the end of its fraction. */
-  decimal(mantissa: number, scale: number): void {
+  /** Begins a string that is written in pieces, and returns its place for `end`. */
+  begin(): number {
+    this.#room(1);
+    this.#length += 1;
+    return this.#length;
+  }
+
+  /** Ends the string that was begun there: its length comes to stand in front of it. */
+  end(start: number): void {
+    const length = this.#length - start;
+    if (length >= 128) {
+      let more = 0;
+      for (let rest = length; rest >= 128; rest = Math.floor(rest / 128)) more += 1;
+      this.#room(more);
+      this.#bytes.copyWithin(start + more, start, this.#length);
+      this.#length = start - 1;
+      this.#varint(length);
+      this.#length += length;
+    } else this.#bytes[start - 1] = length;
+  }
+
+  /** A piece, and the byte that ends it. */
+  piece(source: Uint8Array, start: number, end: number, terminator: number): void {
+    const length = end - start;
+    this.#room(length + 1);
+    const bytes = this.#bytes;
+    let at = this.#length;
+    if (length <= LOOP_MAX) for (let from = start; from < end; from++) bytes[at++] = source[from]!;
+    else {
+      bytes.set(source.subarray(start, end), at);
+      at += length;
+    }
+    bytes[at] = terminator;
+    this.#length = at + 1;
+  }
+
+  /**
+   * A piece that is a safe integer of 10^-scale as decimal text, without zeros at the end of its fraction, and the byte
+   * that ends it.
+   */
+  decimal(mantissa: number, scale: number, terminator: number): void {
     this.#room(32);
     let rest = Math.abs(mantissa);
     let places = scale;
@@ -76,8 +117,7 @@ export class Bytes {
     const digits = Math.max(digitsOf(rest), places + 1);
     const length = digits + (places > 0 ? 1 : 0) + (mantissa < 0 ? 1 : 0);
     const bytes = this.#bytes;
-    const start = this.#length + 1;
-    bytes[this.#length] = length;
+    const start = this.#length;
     // From the last digit on. A quotient is exact: below 2^53 no k - 0.1 is rounded up to k.
     let at = start + length;
     for (let place = 0; place < digits; place++) {
@@ -87,7 +127,8 @@ export class Bytes {
       rest = tens;
     }
     if (mantissa < 0) bytes[start] = 0x2d;
-    this.#length = start + length;
+    bytes[start + length] = terminator;
+    this.#length = start + length + 1;
   }
 
   varint(value: number): void {
@@ -169,22 +210,25 @@ export function collectedTexts(name: string, texts: Bytes): Column {
   return { name, type: 'String', parts: [texts.written] };
 }
 
-/** A dictionary of distinct texts and the number of one for each row. */
+/** A dictionary of distinct texts, or of the bytes of such, and the number of one for each row. */
 export function lowCardinalityColumn(
   name: string,
-  dictionary: readonly string[],
+  dictionary: readonly (string | Uint8Array)[],
   numbers: Uint32Array,
 ): Column {
   const head = new Bytes(64 + dictionary.length * 16);
   head.u64(1); // version: shared dictionaries with additional keys
   head.u64(2 + 2 ** 9 + 2 ** 10); // u32 numbers; the keys come along; they are the whole dictionary
   head.u64(dictionary.length);
-  for (const text of dictionary) head.text(text);
+  for (const one of dictionary) {
+    if (typeof one === 'string') head.text(one);
+    else head.slice(one, 0, one.length);
+  }
   head.u64(numbers.length);
   return { name, type: 'LowCardinality(String)', parts: [head.written, bytesOf(numbers)] };
 }
 
-/** The end of each row's items, counted over all rows, as Array and Map have them. */
+/** The end of each row's items, counted over all rows. */
 function offsetsOf(counts: ArrayLike<number>): Uint8Array {
   const offsets = new Uint32Array(counts.length * 2);
   let end = 0;
@@ -198,10 +242,6 @@ function offsetsOf(counts: ArrayLike<number>): Uint8Array {
 
 export function arrayColumn(name: string, counts: ArrayLike<number>, items: Bytes): Column {
   return { name, type: 'Array(String)', parts: [offsetsOf(counts), items.written] };
-}
-
-export function mapColumn(name: string, counts: ArrayLike<number>, keys: Bytes, values: Bytes): Column {
-  return { name, type: 'Map(String, String)', parts: [offsetsOf(counts), keys.written, values.written] };
 }
 
 const LIMB = 2 ** 22;
@@ -288,4 +328,40 @@ export function putIdentity(target: Uint32Array, row: number, words: Uint32Array
   target[row * 4 + 1] = words[at]!;
   target[row * 4 + 2] = words[at + 3]!;
   target[row * 4 + 3] = words[at + 2]!;
+}
+
+/** The value of a digit of a UUID in lower case; 16 for what is none. */
+const DIGITS = new Uint8Array(256).fill(16);
+for (let value = 0; value < 16; value++) DIGITS[value.toString(16).charCodeAt(0)] = value;
+const DASH = 0x2d;
+
+/**
+ * Writes a UUID that stands in `source` as text where and how a column has it. False, and nothing of use written, when
+ * it is not one as ClickHouse writes it (36 bytes, in lower case), or is all zeros: those say that there is none.
+ */
+export function putUuid(
+  target: Uint32Array,
+  row: number,
+  source: Uint8Array,
+  start: number,
+  end: number,
+): boolean {
+  if (end - start !== 36) return false;
+  const dashes = source[start + 8] === DASH && source[start + 13] === DASH;
+  if (!dashes || source[start + 18] !== DASH || source[start + 23] !== DASH) return false;
+  let seen = 0;
+  let some = 0;
+  let at = start;
+  for (let word = 0; word < 4; word++) {
+    let value = 0;
+    for (let digit = 0; digit < 8; digit++) {
+      if (source[at] === DASH) at += 1;
+      const nibble = DIGITS[source[at++]!]!;
+      seen |= nibble;
+      value = (value << 4) | nibble;
+    }
+    target[row * 4 + (word ^ 1)] = value;
+    some |= value;
+  }
+  return seen < 16 && some !== 0 && at === end;
 }

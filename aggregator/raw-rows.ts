@@ -12,10 +12,10 @@ import {
   encodeNative,
   fixedColumn,
   lowCardinalityColumn,
-  mapColumn,
   positionColumn,
   putIdentity,
   putPosition,
+  putUuid,
   putWhole,
   textColumn,
   wholeColumn,
@@ -24,6 +24,10 @@ import {
 import { positionInShard } from './position-in-shard.ts';
 import { REFUSALS } from './prepare.ts';
 import { CONFLICT, COUNTED, LATE, REJECTED } from './verdict.ts';
+
+/** Ends each path and each value of an event's data (schema/0010-narrow-events.sql). In UTF-8 there is no such byte. */
+const TERMINATOR = 0xff;
+const PATH_MESSAGE = Uint8Array.from([...Buffer.from('message'), TERMINATOR]);
 
 export interface DecidedBlock {
   readonly shard: number;
@@ -71,9 +75,10 @@ class EventColumns {
   readonly #type = new Dictionary();
   readonly #source = new Dictionary();
   readonly #subject = new Bytes();
-  readonly #id = new Bytes();
-  readonly #paths = new Bytes();
+  readonly #idText = new Bytes();
+  readonly #shapes = new Shapes();
   readonly #values = new Bytes();
+  #idUuid = new Uint32Array(0);
   #time = new Uint32Array(0);
   #hour = new Uint32Array(0);
   #identity = new Uint32Array(0);
@@ -81,43 +86,33 @@ class EventColumns {
   #accepted = new Uint32Array(0);
   #shard = new Uint16Array(0);
   #position = new Uint32Array(0);
-  #fields = new Uint32Array(0);
   #row = 0;
-
-  /** Of the block at hand: the paths of each of its shapes, as a column has them. */
-  #block: Block | null = null;
-  #shapePaths: (Uint8Array | undefined)[] = [];
-  readonly #scratch = new Bytes();
 
   /** With room for so many rows. */
   begin(rows: number): void {
     this.#row = 0;
-    this.#block = null;
-    for (const texts of [this.#subject, this.#id, this.#paths, this.#values]) texts.clear();
+    this.#shapes.begin(rows);
+    for (const texts of [this.#subject, this.#idText, this.#values]) texts.clear();
     for (const dictionary of [this.#tenant, this.#type, this.#source]) dictionary.begin(rows);
     if (rows <= this.#shard.length) return;
     this.#time = new Uint32Array(rows * 2);
     this.#hour = new Uint32Array(rows);
     this.#identity = new Uint32Array(rows * 4);
+    this.#idUuid = new Uint32Array(rows * 4);
     this.#payload = new Uint32Array(rows * 2);
     this.#accepted = new Uint32Array(rows * 2);
     this.#shard = new Uint16Array(rows);
     this.#position = new Uint32Array(rows * 2);
-    this.#fields = new Uint32Array(rows);
   }
 
   add(decided: DecidedBlock, at: number): void {
     const { block } = decided;
-    if (block !== this.#block) {
-      this.#block = block;
-      this.#shapePaths = new Array<Uint8Array | undefined>(block.shapeCount);
-    }
     const row = this.#row++;
     this.#tenant.put(row, block, block.tenant[at]!);
     this.#type.put(row, block, block.type[at]!);
     this.#source.put(row, block, block.source[at]!);
     putText(this.#subject, block, block.subject[at]!);
-    this.#id.slice(block.idBytes, block.idStart[at]!, block.idStart[at + 1]!);
+    this.#putId(row, block, at);
     const time = block.time[at]!;
     putWhole(this.#time, row, time);
     this.#hour[row] = Math.floor(time / HOUR_MS) * (HOUR_MS / 1_000);
@@ -127,30 +122,33 @@ class EventColumns {
     putWhole(this.#accepted, row, soundTime(block.acceptedAtMs));
     this.#shard[row] = decided.shard;
     putPosition(this.#position, row, decided.incarnation, positionInShard(decided.sequence, at));
-    this.#fields[row] = this.#data(block, at);
+    this.#shapes.put(row, block, block.shape[at]!);
+    this.#putValues(block, at);
   }
 
-  #data(block: Block, at: number): number {
-    const { shapeStart, shapeFields, cells } = block;
+  /** Nearly all ids are UUIDs: as such they take 16 bytes instead of 37. */
+  #putId(row: number, { idBytes, idStart }: Block, at: number): void {
+    const start = idStart[at]!;
+    let end = idStart[at + 1]!;
+    if (putUuid(this.#idUuid, row, idBytes, start, end)) end = start;
+    else this.#idUuid.fill(0, row * 4, row * 4 + 4);
+    this.#idText.slice(idBytes, start, end);
+  }
+
+  #putValues(block: Block, at: number): void {
+    const { shapeStart, shapeFields, cells, textBytes, textStart } = block;
     const shape = block.shape[at]!;
-    const first = shapeStart[shape]!;
     const end = shapeStart[shape + 1]!;
-    this.#paths.raw((this.#shapePaths[shape] ??= this.#pathsOf(block, first, end)));
+    const values = this.#values;
+    const start = values.begin();
     let cell = block.cellStart[at]!;
-    for (let field = first; field < end; field++, cell++) {
+    for (let field = shapeStart[shape]!; field < end; field++, cell++) {
       const code = shapeFields[field * 2 + 1]!;
       const value = cells[cell]!;
-      if (code >>> 8 !== FIELD_NUMBER) putText(this.#values, block, value);
-      else this.#values.decimal(value, code & 0xff);
+      if (code >>> 8 === FIELD_NUMBER) values.decimal(value, code & 0xff, TERMINATOR);
+      else values.piece(textBytes, textStart[value]!, textStart[value + 1]!, TERMINATOR);
     }
-    return end - first;
-  }
-
-  #pathsOf(block: Block, first: number, end: number): Uint8Array {
-    this.#scratch.clear();
-    for (let field = first; field < end; field++)
-      putText(this.#scratch, block, block.shapeFields[field * 2]!);
-    return this.#scratch.written.slice();
+    values.end(start);
   }
 
   columns(): Column[] {
@@ -162,8 +160,10 @@ class EventColumns {
       fixedColumn('time', "DateTime64(3, 'UTC')", this.#time.subarray(0, rows * 2)),
       fixedColumn('identity', 'UUID', this.#identity.subarray(0, rows * 4)),
       this.#source.column('source', rows),
-      collectedTexts('id', this.#id),
-      mapColumn('data', this.#fields.subarray(0, rows), this.#paths, this.#values),
+      fixedColumn('id_uuid', 'UUID', this.#idUuid.subarray(0, rows * 4)),
+      collectedTexts('id_text', this.#idText),
+      this.#shapes.column('data_paths', rows),
+      collectedTexts('data_values', this.#values),
       fixedColumn('payload_hash', 'UInt64', this.#payload.subarray(0, rows * 2)),
       fixedColumn('accepted_at', "DateTime64(3, 'UTC')", this.#accepted.subarray(0, rows * 2)),
       fixedColumn('shard', 'UInt16', this.#shard.subarray(0, rows)),
@@ -183,8 +183,10 @@ export const EVENT_COLUMNS = [
   'time',
   'identity',
   'source',
-  'id',
-  'data',
+  'id_uuid',
+  'id_text',
+  'data_paths',
+  'data_values',
   'payload_hash',
   'accepted_at',
   'shard',
@@ -252,11 +254,13 @@ export interface UnreadableMessage {
 export function encodeUnreadable(messages: readonly UnreadableMessage[]): Uint8Array<ArrayBuffer> {
   const rows = messages.length;
   const empty = messages.map(() => '');
-  const paths = new Bytes();
   const values = new Bytes();
   for (const { message } of messages) {
-    paths.text('message');
-    values.text(Buffer.from(message.buffer, message.byteOffset, message.byteLength).toString('base64'));
+    const base64 = Buffer.from(message.buffer, message.byteOffset, message.byteLength).toString('base64');
+    const start = values.begin();
+    const bytes = Buffer.from(base64, 'latin1');
+    values.piece(bytes, 0, bytes.length, TERMINATOR);
+    values.end(start);
   }
   const times = messages.map(({ timeMs }) => soundTime(timeMs));
   return encodeNative(rows, [
@@ -266,8 +270,10 @@ export function encodeUnreadable(messages: readonly UnreadableMessage[]): Uint8A
     wholeColumn('time', "DateTime64(3, 'UTC')", times),
     fixedColumn('identity', 'UUID', new Uint32Array(rows * 4)),
     textColumn('source', empty),
-    textColumn('id', empty),
-    mapColumn('data', new Uint8Array(rows).fill(1), paths, values),
+    fixedColumn('id_uuid', 'UUID', new Uint32Array(rows * 4)),
+    textColumn('id_text', empty),
+    lowCardinalityColumn('data_paths', [PATH_MESSAGE], new Uint32Array(rows)),
+    collectedTexts('data_values', values),
     fixedColumn('payload_hash', 'UInt64', new Uint32Array(rows * 2)),
     wholeColumn('accepted_at', "DateTime64(3, 'UTC')", times),
     fixedColumn(
@@ -298,6 +304,55 @@ function putText(target: Bytes, block: Block, number: number): void {
 /** The edge's clock is no part of what a block must get right: what is no instant is shown as the epoch. */
 export function soundTime(timeMs: number): number {
   return Number.isSafeInteger(timeMs) && timeMs >= 0 && timeMs < 2 ** 32 * 1_000 ? timeMs : 0;
+}
+
+/** The distinct shapes over many blocks, each as its paths; a shape is looked up once a block. */
+class Shapes {
+  #numbers = new Uint32Array(0);
+  readonly #paths: Uint8Array[] = [];
+  readonly #known = new Map<string, number>();
+  #block: Block | null = null;
+  #local = new Int32Array(0);
+  readonly #scratch = new Bytes();
+
+  begin(rows: number): void {
+    this.#paths.length = 0;
+    this.#known.clear();
+    this.#block = null;
+    if (rows > this.#numbers.length) this.#numbers = new Uint32Array(rows);
+  }
+
+  put(row: number, block: Block, shape: number): void {
+    if (block !== this.#block) {
+      this.#block = block;
+      if (block.shapeCount > this.#local.length) this.#local = new Int32Array(block.shapeCount * 2);
+      this.#local.fill(-1, 0, block.shapeCount);
+    }
+    const known = this.#local[shape]!;
+    this.#numbers[row] = known >= 0 ? known : (this.#local[shape] = this.#number(block, shape));
+  }
+
+  column(name: string, rows: number): Column {
+    return lowCardinalityColumn(name, this.#paths, this.#numbers.subarray(0, rows));
+  }
+
+  #number({ shapeStart, shapeFields, textBytes, textStart }: Block, shape: number): number {
+    const scratch = this.#scratch;
+    scratch.clear();
+    for (let field = shapeStart[shape]!; field < shapeStart[shape + 1]!; field++) {
+      const path = shapeFields[field * 2]!;
+      scratch.piece(textBytes, textStart[path]!, textStart[path + 1]!, TERMINATOR);
+    }
+    const { written } = scratch;
+    const text = Buffer.from(written.buffer, written.byteOffset, written.length).toString('latin1');
+    let number = this.#known.get(text);
+    if (number === undefined) {
+      number = this.#paths.length;
+      this.#known.set(text, number);
+      this.#paths.push(written.slice());
+    }
+    return number;
+  }
 }
 
 /** The distinct texts of a column over many blocks; a text is looked up once a block. */

@@ -617,7 +617,8 @@ test('an insert that a killed process left running is waited for', async () => {
   const before = await incarnations();
   await world.end('SIGKILL');
   // A raw row behind the watermark that appears two seconds from now.
-  const columns = 'tenant, hour, type, subject, time, source, id, data, payload_hash, accepted_at, shard';
+  const columns =
+    'tenant, hour, type, subject, time, source, id_text, data_paths, data_values, payload_hash, accepted_at, shard';
   const left = ch.command(
     `INSERT INTO events (${columns}, identity, position)
      SELECT ${columns}, generateUUIDv4(), position + 65536 * (100 + sleepEachRow(2))

@@ -277,8 +277,8 @@ describe('the aggregator', () => {
     );
     await fires(
       'raw-identities-unique',
-      `INSERT INTO events (tenant, hour, type, subject, time, identity, source, id, data, payload_hash, accepted_at, shard, position)
-       SELECT tenant, hour, type, 'another', time, identity, source, id, data, payload_hash, accepted_at, shard, position
+      `INSERT INTO events (tenant, hour, type, subject, time, identity, source, id_text, data_paths, data_values, payload_hash, accepted_at, shard, position)
+       SELECT tenant, hour, type, 'another', time, identity, source, id, data_paths, data_values, payload_hash, accepted_at, shard, position
        FROM events FINAL LIMIT 1`,
     );
     await fires(

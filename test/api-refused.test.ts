@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { HOUR_MS } from '../contract/window.ts';
 import { ApiWorld, NOW_MS, SHARDS } from './api-world.ts';
 import { insertMeters } from './meter-rows.ts';
+import { insertEventRows } from './event-rows.ts';
 
 let api: ApiWorld;
 const DAY = Date.UTC(2026, 10, 20);
@@ -75,7 +76,7 @@ beforeAll(async () => {
       position: 50,
     })),
   ]);
-  await api.writer.insertJson('events', [
+  await insertEventRows(api.writer, 'events', [
     // What counts instead of the two conflicts: one of the same hour, one of another month.
     counted('near', 60, { time: DAY + 60 }),
     counted('far', 61, { time: Date.UTC(2026, 8, 1) }),
@@ -86,7 +87,7 @@ beforeAll(async () => {
     counted('lone 3', 72, { time: DAY - 40 * 24 * HOUR_MS, type: 'upload' }),
     { ...counted('theirs', 73, { time: DAY + 73, type: 'upload' }), tenant: 'globex' },
   ]);
-  await api.writer.insertJson('refused_events', [
+  await insertEventRows(api.writer, 'refused_events', [
     event('e1', 1, { verdict: 'rejected', code: 'meter_value_not_a_number' }),
     event('near', 2, { verdict: 'conflict', code: '', data: { input_tokens: '7' } }),
     event('e3', 3, { verdict: 'rejected', code: 'meter_value_missing', subject: 'b', type: 'other' }),
@@ -164,7 +165,7 @@ test('a conflict shows what counts instead, whenever that was', async () => {
 test('pages give every event once, also when more are refused meanwhile', async () => {
   const first = await page('limit=2');
   expect(first.items.map((item) => item.event.id)).toEqual(['e5', 'far']);
-  await api.writer.insertJson('refused_events', [
+  await insertEventRows(api.writer, 'refused_events', [
     event('e9', 9, { verdict: 'rejected', code: 'meter_value_missing' }),
   ]);
   const second = await page(`limit=2&cursor=${first.nextCursor}`);

@@ -6,6 +6,7 @@ import { formatQuantity, storedQuantity } from '../contract/quantity.ts';
 import { HOUR_MS } from '../contract/window.ts';
 import { ApiWorld, SHARDS } from './api-world.ts';
 import { insertMeters } from './meter-rows.ts';
+import { insertEventRows } from './event-rows.ts';
 
 const FROM = Date.UTC(2026, 3, 3, 10, 7, 30, 250);
 const TO = Date.UTC(2026, 3, 6, 9, 40, 0, 1);
@@ -64,7 +65,8 @@ beforeAll(async () => {
       })),
     );
   }
-  await api.writer.insertJson(
+  await insertEventRows(
+    api.writer,
     'events',
     events.map((event) => ({
       tenant: 'acme-inc',

@@ -11,6 +11,7 @@ import { openKeyValue, type KeyValue } from '../runtime/nats.ts';
 import { ApiWorld, TOKENS } from './api-world.ts';
 import { until } from './until.ts';
 import { insertMeters } from './meter-rows.ts';
+import { insertEventRows } from './event-rows.ts';
 
 let api: ApiWorld;
 beforeAll(async () => {
@@ -423,7 +424,8 @@ describe('a period', () => {
         position: 1,
       },
     ]);
-    await api.writer.insertJson(
+    await insertEventRows(
+      api.writer,
       'events',
       o.values.map((value, at) => ({
         tenant: 'acme-inc',
@@ -668,7 +670,7 @@ describe('a period', () => {
        WHERE subject = 'closed' AND data['n'] = '7'`,
     );
     // Behind the cut: an event, one that takes back 7, and one behind the cut of a later invoice too.
-    await api.writer.insertJson('events', [late('l-1', '0.25', 200_000), late('l-2', '4', 400_000)]);
+    await insertEventRows(api.writer, 'events', [late('l-1', '0.25', 200_000), late('l-2', '4', 400_000)]);
     await api.writer.insertJson('corrections', [
       {
         tenant: 'acme-inc',

@@ -10,6 +10,7 @@ import { AggregatorWorld, START_MS } from './aggregator-world.ts';
 import { CorrectedLog, type Told } from './corrected-log.ts';
 import { UNFENCED } from './meter-rows.ts';
 import { nano, type ModelRow } from './usage-log.ts';
+import { insertEventRows } from './event-rows.ts';
 
 // Each waits for conditions only; this is for a machine that does much else.
 vi.setConfig({ testTimeout: 240_000 });
@@ -461,7 +462,8 @@ test('an amendment whose original is sent again behind it is retired by the corr
     source: '',
     accepted_at: time,
   };
-  await world.ch.insertJson(
+  await insertEventRows(
+    world.ch,
     'events',
     events.map((event) => ({ ...rest, ...event, id: event.identity, payload_hash: 1, shard })),
   );

@@ -95,7 +95,7 @@ describe('what is wrong is found', () => {
 
   test('a raw row that stands there twice', async () => {
     await world.ch.command(
-      `INSERT INTO events (tenant, hour, type, subject, time, identity, id, shard, position)
+      `INSERT INTO events (tenant, hour, type, subject, time, identity, id_text, shard, position)
        SELECT tenant, hour, type, subject, time + 1, identity, id, shard, position FROM events LIMIT 1`,
     );
     await expect(found()).rejects.toThrow(/rawRows is \d+ and not \d+/);

@@ -14,6 +14,7 @@ import { migrateClickHouse, migratePostgres } from '../runtime/migrate.ts';
 import { connectPostgres, type Postgres } from '../runtime/postgres.ts';
 import { startEngines, type Engines } from './engines.ts';
 import { insertMeters, UNFENCED } from './meter-rows.ts';
+import { insertEventRows } from './event-rows.ts';
 
 export const SHARDS = 2;
 
@@ -149,7 +150,7 @@ export class World {
         touched.add(this.#fold(use, meter, shard, valueOf(meter, use), position));
     }
     // In the aggregator's order: raw, rollups, watermark.
-    await this.#ch.insertJson('events', raw);
+    await insertEventRows(this.#ch, 'events', raw);
     await this.#ch.insertJson('rollup_hour', [...touched].map(rollupRow));
     await this.moveWatermarks();
   }
@@ -172,7 +173,9 @@ export class World {
     const path = instead === null ? PATH_VOIDS : PATH_AMENDS;
     const data = { ...use.data, [path]: `e${nth}`, [PATH_TARGET]: target };
     const identity = `00000000-0000-4000-900${shard}-${BigInt(position).toString(16).padStart(12, '0').slice(-12)}`;
-    await this.#ch.insertJson('events', [rawRow({ ...use, data }, { shard, position, identity, id: 'c' })]);
+    await insertEventRows(this.#ch, 'events', [
+      rawRow({ ...use, data }, { shard, position, identity, id: 'c' }),
+    ]);
     const rows = this.#metersOf(use).map((one) => this.#fold(use, one, shard, valueOf(one, use), position));
     if (rows.length > 0) await this.#ch.insertJson('rollup_hour', rows.map(rollupRow));
     const until = BigInt(position);

@@ -15,6 +15,7 @@ import { createTenant } from '../ledger/tenants.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
 import type { Postgres } from '../runtime/postgres.ts';
 import { startLedgerWorld, type LedgerWorld, type World } from './ledger-world.ts';
+import { insertEventRows } from './event-rows.ts';
 
 const HOUR = 3_600_000;
 const OCTOBER = Date.UTC(2026, 9, 1);
@@ -97,7 +98,7 @@ test('a finding stays until the same hour is found clean', async () => {
 test('a raw event without its rollup is found, and a rollup without its events', async () => {
   await count('acme', 3);
   expect((await report()).drift.rollup).toBe(0n);
-  await ch.insertJson('events', [
+  await insertEventRows(ch, 'events', [
     {
       tenant,
       hour: (OCTOBER + 4 * HOUR) / 1_000,

@@ -55,8 +55,6 @@ class Reader {
         return this.#dictionary(rows);
       case 'Array(String)':
         return this.#lists(rows, this.#ends(rows));
-      case 'Map(String, String)':
-        return this.#maps(rows);
       case 'UInt8':
         return this.#each(rows, 1, (at) => this.#bytes[at]!);
       case 'UInt16':
@@ -114,12 +112,5 @@ class Reader {
   #lists(rows: number, ends: readonly number[]): string[][] {
     const texts = this.#texts(ends.at(-1) ?? 0);
     return Array.from({ length: rows }, (_, row) => texts.slice(row === 0 ? 0 : ends[row - 1], ends[row]));
-  }
-
-  #maps(rows: number): Record<string, string>[] {
-    const ends = this.#ends(rows);
-    const keys = this.#lists(rows, ends);
-    const values = this.#lists(rows, ends);
-    return keys.map((of, row) => Object.fromEntries(of.map((key, at) => [key, values[row]![at]!])));
   }
 }

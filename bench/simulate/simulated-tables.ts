@@ -487,6 +487,27 @@ function add(total: Mutable<StoredRollup>, value: bigint, time: number, position
   total.latest_position = position;
 }
 
-export const rawRowOf = (row: NativeRow): RawRow => row as unknown as RawRow;
-export const refusedRowOf = (row: NativeRow): RefusedRow => row as unknown as RefusedRow;
+export const rawRowOf = (row: NativeRow): RawRow => withAliases(row) as unknown as RawRow;
+export const refusedRowOf = (row: NativeRow): RefusedRow => withAliases(row) as unknown as RefusedRow;
 export const rollupRowOf = (row: NativeRow): StoredRollup => row as unknown as StoredRollup;
+
+/** What the byte FF, which ends each path and value, is read as. */
+const TERMINATOR = '\ufffd';
+
+/** The columns that the table works out when they are asked for (aggregator/schema/0010-narrow-events.sql). */
+function withAliases(row: NativeRow): NativeRow {
+  const {
+    id_text: text,
+    id_uuid: uuid,
+    data_paths: paths,
+    data_values: values,
+  } = row as Record<string, string>;
+  const uuidText = /^0*$/.test(uuid!) ? '' : uuid!.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+  const of = values!.split(TERMINATOR);
+  const fields = paths!.split(TERMINATOR).slice(0, -1);
+  return {
+    ...row,
+    id: text === '' ? uuidText : text!,
+    data: Object.fromEntries(fields.map((path, at) => [path, of[at]!])),
+  };
+}
