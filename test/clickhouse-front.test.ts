@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -8,6 +8,8 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startClickHouse } from '../local/engines/clickhouse.ts';
+import { freePorts } from '../local/engines/ports.ts';
 import { startEngines } from './engines.ts';
 import type { Engines } from './engines.ts';
 import { until } from './until.ts';
@@ -269,18 +271,21 @@ describe('inserts', () => {
   it('inserts nothing when the client goes away in the middle of its data', async () => {
     await text('CREATE TABLE partial (a UInt64) ENGINE = MergeTree ORDER BY a');
     const url = new URL(engines.clickhouseUrl);
-    await new Promise<void>((resolve) => {
-      const request = httpRequest({
-        host: url.hostname,
-        port: url.port,
-        path: '/?query=INSERT%20INTO%20partial%20FORMAT%20CSV',
-        method: 'POST',
-        auth: `${url.username}:${url.password}`,
+    // Little enough to be held in memory, and so much that a part of it lies in a file already.
+    for (const sent of ['1\n2\n3\n', '12345678\n'.repeat(1_000_000)]) {
+      await new Promise<void>((resolve) => {
+        const request = httpRequest({
+          host: url.hostname,
+          port: url.port,
+          path: '/?query=INSERT%20INTO%20partial%20FORMAT%20CSV',
+          method: 'POST',
+          auth: `${url.username}:${url.password}`,
+        });
+        request.on('error', () => undefined);
+        request.on('close', () => resolve());
+        request.write(sent, () => request.destroy());
       });
-      request.on('error', () => undefined);
-      request.on('close', () => resolve());
-      request.write('1\n2\n3\n', () => request.destroy());
-    });
+    }
     expect(await text('SELECT count() FROM partial')).toBe('0\n');
   });
 
@@ -423,6 +428,77 @@ describe('HTTP', () => {
     expect((await call({}, { body: 'SELECT {leak:String}' })).headers['x-clickhouse-exception-code']).toBe(
       '456',
     );
+  });
+
+  it('uses a session again, and it holds nothing of what was done in it', async () => {
+    await text('CREATE TABLE again (a UInt64) ENGINE = MergeTree ORDER BY a');
+    const session = (parameters = {}): Promise<string> =>
+      text("SELECT getSetting('log_comment')", parameters);
+    const state = (): Promise<string> =>
+      text(
+        `SELECT currentDatabase(), getSetting('readonly'),
+          (SELECT count() FROM system.tables WHERE is_temporary),
+          (SELECT groupArray((name, value)) FROM system.settings WHERE changed AND name != 'log_comment')`,
+      );
+    const before = await state();
+    const first = await session();
+    expect(await session()).toBe(first);
+    expect(await session({ max_threads: '3' })).not.toBe(first);
+
+    const keeping = [
+      'SELECT 1 SETTINGS max_threads = 7',
+      'SELECT 1 FORMAT JSON SETTINGS max_threads = 7',
+      'SHOW TABLES',
+      'EXPLAIN SELECT 1 SETTINGS max_threads = 7',
+      'INSERT INTO again SETTINGS max_insert_threads = 5 FORMAT CSV\n1\n',
+      'INSERT INTO again SELECT 2 SETTINGS max_threads = 7',
+    ];
+    for (const sql of keeping) {
+      await text(sql);
+      expect([sql, await state(), await session()]).toEqual([sql, before, first]);
+    }
+    // What may have changed its session, and what failed in it, ends with it.
+    const ending = [
+      'SET max_threads = 9',
+      'USE system',
+      'CREATE TEMPORARY TABLE mine (a UInt8)',
+      "SET param_leak = 'x'",
+      'SELECT throwIf(1) SETTINGS max_threads = 7',
+      'SELECT nothing',
+      'SELECT 1 +',
+      'INSERT INTO again FORMAT CSV\nx\n',
+      'INSERT INTO nowhere FORMAT CSV\n1\n',
+    ];
+    const seen = new Set<string>();
+    for (const sql of ending) {
+      seen.add(await session());
+      await call({}, { body: sql });
+      expect([sql, await state()]).toEqual([sql, before]);
+      expect((await call({}, { body: 'SELECT {leak:String}' })).status).toBe(400);
+    }
+    expect(seen.size).toBe(ending.length);
+    expect(await text('SELECT groupArray(a) FROM (SELECT a FROM again ORDER BY a)')).toBe('[1,2]\n');
+  });
+
+  it('sets the parameters of a session anew, and only those that were sent', async () => {
+    const sql = 'SELECT {x:String}, {y:UInt64}';
+    for (const [x, y] of [
+      ['a', '1'],
+      ["'; SET max_threads = 1; --", '2'],
+      ['', '3'],
+    ] as const)
+      expect(await text(sql, { param_x: x, param_y: y })).toBe(`${x.replaceAll("'", "\\'")}\t${y}\n`);
+    expect((await call({ param_x: 'a' }, { body: sql })).headers['x-clickhouse-exception-code']).toBe('456');
+    await text('CREATE TABLE guarded (a UInt64) ENGINE = MergeTree ORDER BY a');
+    const query =
+      "INSERT INTO guarded SELECT a FROM input('a UInt64') WHERE throwIf(NOT ({n:UInt64} > 1), 'no') = 0 FORMAT CSV";
+    for (const [n, status] of [
+      ['2', 200],
+      ['1', 500],
+      ['3', 200],
+    ] as const)
+      expect([n, (await call({ query, param_n: n }, { body: n })).status]).toEqual([n, status]);
+    expect(await text('SELECT groupArray(a) FROM (SELECT a FROM guarded ORDER BY a)')).toBe('[2,3]\n');
   });
 
   it('takes a setting for a value and never for SQL', async () => {
@@ -646,10 +722,44 @@ describe('what is bounded', () => {
     expect(await text('SELECT length(s), hex(SHA256(s)) FROM large')).toBe(`8000000\t${sent}\n`);
   });
 
+  it('refuses a body that is too large while it is being sent, and goes on', async () => {
+    const dataDir = join(engines.dir, 'narrow');
+    const [port = 0] = await freePorts(1);
+    const env = { TALLYLINE_CLICKHOUSE_BODY_BYTES_MAX: '100000' };
+    const narrow = await startClickHouse({ dataDir, port, log: () => undefined, env });
+    try {
+      const send = async (bytes: number, zip: boolean): Promise<string> => {
+        const plain = Buffer.alloc(bytes, '1\n');
+        const answer = await call(
+          { query: 'INSERT INTO sent FORMAT CSV' },
+          {
+            url: narrow.url,
+            body: zip ? gzipSync(plain) : plain,
+            headers: zip ? { 'content-encoding': 'gzip' } : {},
+          },
+        );
+        return `${answer.status} ${String(answer.headers['x-clickhouse-exception-code'])}`;
+      };
+      await call({}, { url: narrow.url, body: 'CREATE TABLE sent (a UInt8) ENGINE = MergeTree ORDER BY a' });
+      for (const zip of [false, true]) {
+        expect(await send(100_000, zip)).toBe('200 undefined');
+        expect(await send(100_002, zip)).toBe('413 229');
+        expect(await send(3_000_000, zip)).toBe('413 229');
+      }
+      const counted = await call({}, { url: narrow.url, body: 'SELECT count() FROM sent' });
+      expect(counted.body.toString()).toBe('100000\n');
+    } finally {
+      await narrow.stop();
+    }
+  });
+
   it('leaves no spooled data behind', async () => {
-    const spooled = readdirSync(join(engines.dir, 'clickhouse', 'spool')).filter((name) =>
-      name.startsWith('insert-'),
-    );
-    expect(spooled).toEqual([]);
+    const folder = join(engines.dir, 'clickhouse', 'spool');
+    const bytes = (): number => {
+      const files = readdirSync(folder).filter((name) => name.startsWith('insert-'));
+      return files.reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
+    };
+    // What a client left when it went away goes when the process has heard of it.
+    await until('no file holds data', () => bytes() === 0);
   });
 });

@@ -14,8 +14,6 @@ import type { RunningRows } from './session.ts';
 export interface Exchange {
   readonly request: QueryRequest;
   readonly response: ServerResponse;
-  /** Finds the running statement again; unique even when clients repeat a query_id. */
-  readonly comment: string;
   readonly role: Role;
   /** Aborts when the client has gone, or the process stops. */
   readonly aborted: AbortSignal;

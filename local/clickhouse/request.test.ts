@@ -71,7 +71,6 @@ describe('settings', () => {
     settings: new Map(),
     parameters: new Map(),
     database: 'd',
-    comment: 'c',
     reader: null,
     isGet: false,
   };
@@ -85,10 +84,12 @@ describe('settings', () => {
     const settings = new Map([['max_threads', "1'; DROP TABLE t; --\\"]]);
     expect(
       composeSettings({ ...base, settings, parameters: new Map([['x', "a'\\t"]]), database: 'a`b' }),
-    ).toEqual({
+    ).toMatchObject({
       kind: 'statements',
-      sql: "SET log_comment = 'c', max_threads = '1\\'; DROP TABLE t; --\\\\'; SET param_x = 'a\\'\\\\t'; USE `a\\`b`",
+      sql: "SET max_threads = '1\\'; DROP TABLE t; --\\\\', param_x = 'a\\'\\\\t'; USE `a\\`b`",
+      again: "SET param_x = 'a\\'\\\\t'",
     });
+    expect(composeSettings(base)).toMatchObject({ sql: 'USE `d`', again: '' });
   });
 
   it('are refused by name', () => {
@@ -107,7 +108,9 @@ describe('settings', () => {
       composeSettings(reader({ max_execution_time: '5', output_format_json_quote_64bit_integers: '1' })),
     ).toEqual({
       kind: 'statements',
-      sql: "SET log_comment = 'c', max_execution_time = '5', max_result_rows = '1000', max_memory_usage = '1000000', output_format_json_quote_64bit_integers = '1'; USE `d`; SET readonly = 1",
+      key: null,
+      again: '',
+      sql: "SET max_execution_time = '5', max_result_rows = '1000', max_memory_usage = '1000000', output_format_json_quote_64bit_integers = '1'; USE `d`; SET readonly = '1'",
     });
     for (const value of ['0', '31', '-1', 'NaN', 'Infinity', '', 'x']) {
       expect([value, composeSettings(reader({ max_execution_time: value }))]).toMatchObject([
@@ -130,9 +133,35 @@ describe('settings', () => {
     }
   });
 
+  it('have one key for sessions that differ in the values of parameters only', () => {
+    const keyOf = (session: Partial<SessionSettings>): string | null => {
+      const composed = composeSettings({ ...base, ...session });
+      return composed.kind === 'refused' ? 'refused' : composed.key;
+    };
+    const settings = new Map([['max_threads', '1']]);
+    const parameters = new Map([['x', 'a']]);
+    const keys = [
+      keyOf({}),
+      keyOf({ database: 'e' }),
+      keyOf({ settings }),
+      keyOf({ settings: new Map([['max_threads', '2']]) }),
+      keyOf({ parameters }),
+      keyOf({ parameters: new Map([['y', 'a']]) }),
+      keyOf({ settings, parameters }),
+    ];
+    expect(new Set(keys).size).toBe(keys.length);
+    expect(keyOf({ parameters: new Map([['x', 'b']]) })).toBe(keyOf({ parameters }));
+    // The one that says which session this is, and not what it is like.
+    expect(keyOf({ settings: new Map([['log_comment', 'mine']]) })).toBe(keyOf({}));
+    for (const readonly of ['0', '1', '2'])
+      expect(keyOf({ settings: new Map([['readonly', readonly]]) })).toBeNull();
+    expect(keyOf({ isGet: true })).toBeNull();
+    expect(keyOf({ reader: limits })).toBeNull();
+  });
+
   it('make GET read-only', () => {
     expect(composeSettings({ ...base, isGet: true })).toMatchObject({
-      sql: expect.stringMatching(/SET readonly = 2$/),
+      sql: expect.stringMatching(/SET readonly = '2'$/),
     });
   });
 });

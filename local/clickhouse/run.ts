@@ -2,9 +2,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { answerBytes, answerError, answerRows } from './answer.ts';
 import type { Exchange, RowsLimits } from './answer.ts';
-import type { Chdb, Connection } from './chdb.ts';
+import type { Chdb } from './chdb.ts';
 import { refuse } from './error.ts';
 import { insertFile, killQuery, startRows } from './session.ts';
+import type { Session } from './sessions.ts';
 import type { Statement } from './statement.ts';
 
 const cancelIntervalMs = 250;
@@ -24,11 +25,17 @@ export interface RunOptions {
  * Waits for a statement. When the exchange is aborted before it ends, the statement is cancelled, again and
  * again until it has ended: a cancel that comes before the engine has registered the statement finds nothing.
  */
-async function cancellable<T>(exchange: Exchange, options: RunOptions, statement: Promise<T>): Promise<T> {
+async function cancellable<T>(
+  exchange: Exchange,
+  session: Session,
+  options: RunOptions,
+  statement: Promise<T>,
+): Promise<T> {
   let ended = false;
   const cancel = async (): Promise<void> => {
+    session.spoil();
     while (!ended) {
-      await killQuery(options.chdb, exchange.comment);
+      await killQuery(options.chdb, session.comment);
       await delay(cancelIntervalMs);
     }
   };
@@ -47,13 +54,13 @@ async function cancellable<T>(exchange: Exchange, options: RunOptions, statement
 
 async function runRows(
   exchange: Exchange,
-  connection: Connection,
+  session: Session,
   statement: Extract<Statement, { kind: 'rows' }>,
   options: RunOptions,
 ): Promise<void> {
   const format = statement.format ?? exchange.request.defaultFormat;
-  const rows = startRows(connection, statement, format, options.pipe);
-  const ended = cancellable(exchange, options, rows.outcome);
+  const rows = startRows(session, statement, format, options.pipe);
+  const ended = cancellable(exchange, session, options, rows.outcome);
   try {
     await answerRows(exchange, rows, format, options.limits);
   } catch (error) {
@@ -77,7 +84,7 @@ async function drain(chunks: AsyncIterator<Buffer>): Promise<void> {
 /** Runs the statement and answers. Errors of the engine are thrown. */
 export async function runStatement(
   exchange: Exchange,
-  connection: Connection,
+  session: Session,
   statement: Statement,
   options: RunOptions,
 ): Promise<void> {
@@ -89,12 +96,12 @@ export async function runStatement(
       answerError(exchange.response, statement.error, exchange.version);
       return;
     case 'rows':
-      await runRows(exchange, connection, statement, options);
+      await runRows(exchange, session, statement, options);
       return;
     case 'insert': {
       if (options.spooled === null) throw new Error('an INSERT without its data');
       // Not cancelled when the client goes away: all its data is here, and half an insert helps nobody.
-      const { rowsWritten, bytesWritten } = await insertFile(connection, statement, options.spooled);
+      const { rowsWritten, bytesWritten } = await insertFile(session, statement, options.spooled);
       answerBytes(exchange, exchange.request.defaultFormat, nothing, {
         readRows: rowsWritten,
         readBytes: bytesWritten,
@@ -106,20 +113,20 @@ export async function runStatement(
     case 'command': {
       const format = statement.format ?? exchange.request.defaultFormat;
       if (statement.isInsert) {
-        const done = await cancellable(exchange, options, connection.insert(statement.sql));
+        const done = await cancellable(exchange, session, options, session.insert(statement.sql));
         answerBytes(exchange, format, nothing, {
           writtenRows: done.rowsWritten,
           writtenBytes: done.bytesWritten,
         });
         return;
       }
-      const { bytes } = await cancellable(exchange, options, connection.query(statement.sql, format));
+      const { bytes } = await cancellable(exchange, session, options, session.query(statement.sql, format));
       answerBytes(exchange, format, bytes, {});
       return;
     }
     case 'answer': {
       const format = statement.format ?? exchange.request.defaultFormat;
-      const result = await cancellable(exchange, options, connection.query(statement.sql, format));
+      const result = await cancellable(exchange, session, options, session.query(statement.sql, format));
       answerBytes(exchange, format, result.bytes, { readRows: result.rowsRead, readBytes: result.bytesRead });
     }
   }

@@ -4,7 +4,7 @@
 // 1. Head: what is asked, and by whom. Wrong credentials end here, before a byte of the body is read.
 // 2. Body: the statement; for an INSERT also its data, spooled to a file until its last byte has arrived.
 // 3. A slot: statements run in a bounded number, and a bounded number waits.
-// 4. A session: settings, then the statement, then nothing of it is left.
+// 4. A session: settings, then the statement, then nothing of it is left that another request could see.
 // 5. Answer. The beginning of a result is held back until the statement has ended or the hold is full, so that
 //    most errors still get a status of their own and most answers a summary. An error after that is written
 //    into the body and cuts the connection, so that no client takes a part for the whole.
@@ -15,20 +15,29 @@ import { authenticate } from './access.ts';
 import type { Role, User } from './access.ts';
 import { answerError } from './answer.ts';
 import type { Exchange, RowsLimits } from './answer.ts';
-import { openBody, readBody, spool } from './body.ts';
-import type { BodyLimits, ReadResult } from './body.ts';
+import { openBody } from './body.ts';
+import type { Body } from './body.ts';
 import type { Chdb } from './chdb.ts';
 import { clickHouseError, Refusal, refuse } from './error.ts';
 import type { ClickHouseError } from './error.ts';
 import { readRequest } from './request.ts';
 import type { QueryRequest } from './request.ts';
 import { runStatement } from './run.ts';
-import { engineError, removeSpool, restrictToReader, spoolPath, withSession } from './session.ts';
+import { engineError, restrictToReader } from './session.ts';
+import { leavesSession, Sessions } from './sessions.ts';
+import type { Preparation } from './sessions.ts';
 import { composeSettings } from './settings.ts';
 import type { ReaderLimits } from './settings.ts';
 import { Slots } from './slots.ts';
+import { splitStatement } from './split.ts';
+import { Spool } from './spool.ts';
+import type { Statement } from './statement.ts';
 
-export interface FrontLimits extends BodyLimits, RowsLimits {
+export interface FrontLimits extends RowsLimits {
+  /** A statement without its data. */
+  readonly statementBytesMax: number;
+  /** Everything a request may carry, decompressed. */
+  readonly bodyBytesMax: number;
   /** Statements that run at once. */
   readonly runningMax: number;
   /** Statements that wait for a slot. */
@@ -60,6 +69,8 @@ export interface Front {
   cancelAll(): void;
 }
 
+const sessionsIdleMax = 16;
+
 // Typed parameters and settings come in the URL: a mebibyte of it, as ClickHouse allows.
 const httpLimits = {
   maxHeaderSize: 1024 ** 2,
@@ -86,55 +97,55 @@ function ioError(error: unknown): ClickHouseError | null {
 export function createFront(options: FrontOptions): Front {
   const { chdb, version, limits, onError } = options;
   const slots = new Slots(limits.runningMax, limits.waitingMax);
-  const running = new Map<string, AbortController>();
+  const sessions = new Sessions(chdb, sessionsIdleMax, randomUUID);
+  const spool = new Spool(options.spoolDir, limits.runningMax);
+  const running = new Set<AbortController>();
   let requests = 0;
-  let serial = 0;
 
   /** Steps 3 to 5. */
   const runInSlot = async (
     exchange: Exchange,
-    read: ReadResult,
-    settings: string,
+    statement: Statement,
+    preparation: Preparation,
     spooled: string | null,
   ): Promise<void> => {
     const slot = await slots.acquire(exchange.aborted);
     try {
-      await withSession(chdb, settings, async (connection) => {
-        const statement =
+      await sessions.use(preparation, async (session) => {
+        const allowed =
           exchange.role === 'reader'
-            ? await restrictToReader(connection, read.statement, options.forbiddenToReader)
-            : read.statement;
+            ? await restrictToReader(session, statement, options.forbiddenToReader)
+            : statement;
+        if (!leavesSession(allowed)) session.spoil();
         const pipe = options.pipes[slot.index] as string;
-        await runStatement(exchange, connection, statement, { chdb, limits, pipe, spooled, onError });
+        await runStatement(exchange, session, allowed, { chdb, limits, pipe, spooled, onError });
       });
     } finally {
       slots.release(slot);
     }
   };
 
-  const runQuery = async (exchange: Exchange, read: ReadResult): Promise<void> => {
+  const runQuery = async (exchange: Exchange, statement: Statement, body: Body): Promise<void> => {
     const { request, role } = exchange;
-    const settings = composeSettings({
+    const preparation = composeSettings({
       settings: request.settings,
       parameters: request.parameters,
       database: request.database ?? options.database,
-      comment: exchange.comment,
       reader: role === 'reader' ? limits.reader : null,
       isGet: request.isGet,
     });
-    if (settings.kind === 'refused') throw new Refusal(settings.error);
-    if (read.statement.kind !== 'insert') {
-      await runInSlot(exchange, read, settings.sql, null);
+    if (preparation.kind === 'refused') throw new Refusal(preparation.error);
+    if (statement.kind !== 'insert') {
+      await runInSlot(exchange, statement, preparation, null);
       return;
     }
     if (role === 'reader') throw refuse(164, 'The read-only user may not insert.');
-    serial += 1;
-    const spooled = spoolPath(options.spoolDir, serial);
+    const file = spool.take();
     try {
-      await spool(read.data, spooled);
-      await runInSlot(exchange, read, settings.sql, spooled);
+      await file.fill(body);
+      await runInSlot(exchange, statement, preparation, file.path);
     } finally {
-      await removeSpool(spooled);
+      await spool.giveBack(file);
     }
   };
 
@@ -144,22 +155,20 @@ export function createFront(options: FrontOptions): Front {
     request: QueryRequest,
     role: Role,
   ): Promise<void> => {
-    const queryId = request.queryId ?? randomUUID();
-    const comment = `${queryId} ${randomUUID()}`;
     const abort = new AbortController();
-    response.setHeader('X-ClickHouse-Query-Id', queryId);
+    response.setHeader('X-ClickHouse-Query-Id', request.queryId ?? randomUUID());
     response.once('close', () => {
       if (!response.writableFinished) abort.abort(refuse(210, 'The client is gone.'));
     });
-    running.set(comment, abort);
+    running.add(abort);
     const body = openBody(message, request.bodyEncoding, limits.bodyBytesMax);
     try {
-      const read = await readBody(request.query, body, limits);
+      const statement = await splitStatement(request.query, body, limits.statementBytesMax);
       const startedAt = performance.now();
-      await runQuery({ request, response, comment, role, aborted: abort.signal, startedAt, version }, read);
+      await runQuery({ request, response, role, aborted: abort.signal, startedAt, version }, statement, body);
     } finally {
-      running.delete(comment);
-      body.destroy();
+      running.delete(abort);
+      body.discard();
     }
   };
 
@@ -216,7 +225,7 @@ export function createFront(options: FrontOptions): Front {
   return {
     server: createServer(httpLimits, handle),
     cancelAll: () => {
-      for (const abort of running.values()) abort.abort(refuse(236, 'The server is stopping.'));
+      for (const abort of running) abort.abort(refuse(236, 'The server is stopping.'));
     },
   };
 }

@@ -1,6 +1,4 @@
-// One request is one session of the engine: its settings, parameters and database end with it.
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
+// What is run in a session, for a request and beside it.
 import { forbiddenFunctions, refuseToReader } from './access.ts';
 import type { Chdb, Connection, InsertResult, QueryResult } from './chdb.ts';
 import { parseEngineError, Refusal, refuse } from './error.ts';
@@ -18,21 +16,6 @@ export type Outcome =
 export function engineError(error: unknown): ClickHouseError {
   if (error instanceof Refusal) return error.error;
   return parseEngineError(error instanceof Error ? error.message : String(error));
-}
-
-/** Runs `use` in a session prepared by `settingsSql`, and closes it when everything in it has ended. */
-export async function withSession<T>(
-  chdb: Chdb,
-  settingsSql: string,
-  use: (connection: Connection) => Promise<T>,
-): Promise<T> {
-  const connection = chdb.connect();
-  try {
-    await connection.query(settingsSql, 'Null');
-    return await use(connection);
-  } finally {
-    connection.close();
-  }
 }
 
 /** Runs one statement outside any request. */
@@ -154,12 +137,4 @@ export async function insertFile(
 /** Cancels the statement that runs with this comment. Never with SYNC, which would not return. */
 export async function killQuery(chdb: Chdb, comment: string): Promise<void> {
   await runOnce(chdb, `KILL QUERY WHERE Settings['log_comment'] = ${quoteString(comment)} ASYNC`, 'Null');
-}
-
-export function spoolPath(folder: string, id: number): string {
-  return join(folder, `insert-${id}`);
-}
-
-export async function removeSpool(path: string): Promise<void> {
-  await rm(path, { force: true });
 }

@@ -1,4 +1,5 @@
-// Settings and parameters of one request become SET statements in front of its query, in a session of its own.
+// Settings and parameters of one request become SET statements in front of its query, in a session that no other
+// request shares (sessions.ts).
 // Names are checked against a pattern and values are always quoted, so nothing a client sends is ever SQL.
 import { clickHouseError } from './error.ts';
 import type { ClickHouseError } from './error.ts';
@@ -67,7 +68,15 @@ function readerCaps(limits: ReaderLimits): ReadonlyMap<string, number> {
 }
 
 export type SettingsResult =
-  | { readonly kind: 'statements'; readonly sql: string }
+  | {
+      readonly kind: 'statements';
+      /** Prepares a new session. */
+      readonly sql: string;
+      /** Sessions with the same key differ in the values of their parameters only. Null: for one request only. */
+      readonly key: string | null;
+      /** Prepares a session of the same key again; '' when there is nothing to do. */
+      readonly again: string;
+    }
   | { readonly kind: 'refused'; readonly error: ClickHouseError };
 
 function refused(code: 36 | 115 | 164 | 452, message: string): SettingsResult {
@@ -79,8 +88,6 @@ export interface SessionSettings {
   /** Typed parameters, without the `param_` in front. */
   readonly parameters: ReadonlyMap<string, string>;
   readonly database: string;
-  /** Finds the running statement again. */
-  readonly comment: string;
   /** Limits of the read-only user, or null for the read-write user. */
   readonly reader: ReaderLimits | null;
   /** True for GET, which ClickHouse never lets write. */
@@ -102,17 +109,17 @@ function checkReaderSetting(
   return refused(164, `Cannot modify '${name}' setting in readonly mode.`);
 }
 
-/** The statements that prepare a session for one request, in one text. */
+/** What prepares a session for a request. */
 export function composeSettings(session: SessionSettings): SettingsResult {
   const { reader } = session;
   const caps = reader === null ? new Map<string, number>() : readerCaps(reader);
-  // The engine gives queries ids of its own; ours is found again by this comment (system.processes, KILL QUERY).
-  const assignments = new Map([['log_comment', session.comment]]);
+  const assignments = new Map<string, string>();
   // A reader's numbers are throttled before its own wishes, which can only be lower.
   for (const [name, cap] of caps) assignments.set(name, String(cap));
   for (const [name, value] of session.settings) {
     if (!settingName.test(name))
       return refused(36, `Not a name of a setting: ${JSON.stringify(name.slice(0, 128))}.`);
+    // A session has one of its own.
     if (name === 'log_comment') continue;
     if (value.length > valueCharactersMax) return refused(36, `The value of setting ${name} is too long.`);
     const refusal = reader === null ? null : checkReaderSetting(name, value, caps);
@@ -122,19 +129,26 @@ export function composeSettings(session: SessionSettings): SettingsResult {
   const readonlyAsked = assignments.get('readonly');
   assignments.delete('readonly');
 
-  const statements: string[] = [];
-  statements.push(
-    `SET ${[...assignments].map(([name, value]) => `${name} = ${quoteString(value)}`).join(', ')}`,
-  );
+  const parameters: string[] = [];
   for (const [name, value] of session.parameters) {
     if (!parameterName.test(name))
       return refused(36, `Not a name of a parameter: ${JSON.stringify(name.slice(0, 128))}.`);
-    statements.push(`SET param_${name} = ${quoteString(value)}`);
+    parameters.push(`param_${name} = ${quoteString(value)}`);
   }
-  statements.push(`USE ${quoteName(session.database)}`);
+  const values = [...assignments].map(([name, value]) => `${name} = ${quoteString(value)}`);
+  const all = [...values, ...parameters];
+  const statements = [`USE ${quoteName(session.database)}`];
+  if (all.length > 0) statements.unshift(`SET ${all.join(', ')}`);
   // Last, because nothing can be set after it.
-  if (reader !== null) statements.push('SET readonly = 1');
-  else if (readonlyAsked !== undefined) statements.push(`SET readonly = ${quoteString(readonlyAsked)}`);
-  else if (session.isGet) statements.push('SET readonly = 2');
-  return { kind: 'statements', sql: statements.join('; ') };
+  const readonly = reader !== null ? '1' : (readonlyAsked ?? (session.isGet ? '2' : null));
+  if (readonly !== null) statements.push(`SET readonly = ${quoteString(readonly)}`);
+  return {
+    kind: 'statements',
+    sql: statements.join('; '),
+    key:
+      readonly === null
+        ? JSON.stringify([session.database, [...assignments], [...session.parameters.keys()]])
+        : null,
+    again: parameters.length === 0 ? '' : `SET ${parameters.join(', ')}`,
+  };
 }

@@ -96,6 +96,7 @@ describe('statements without data', () => {
     expect(codeOf('SELECT 1; SELECT 2')).toBe(62);
     expect(codeOf('KILL QUERY WHERE 1 sync')).toBe(48);
     expect(codeOf('INSERT INTO t FORMAT CSV; 1')).toBe(62);
+    expect(codeOf('INSERT INTO t FORMAT CSV ;\n1')).toBe(62);
   });
 });
 
@@ -124,6 +125,7 @@ describe('statements with data', () => {
     ],
     ['INSERT INTO TABLE `a b`.`c` FORMAT Native\n\n\n', 'INSERT INTO TABLE `a b`.`c`', '', 'Native', '\n\n'],
     ['INSERT INTO t FORMAT CSV', 'INSERT INTO t', '', 'CSV', ''],
+    ['INSERT INTO t FORMAT RowBinary\n;\n', 'INSERT INTO t', '', 'RowBinary', ';\n'],
   ];
   for (const [text, head, settings, format, data] of table) {
     it(`splits ${JSON.stringify(text)}`, () => {

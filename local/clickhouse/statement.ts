@@ -78,10 +78,16 @@ function readFormatName(token: Token): string | null {
   return /^[A-Za-z][A-Za-z0-9]*$/.test(name) ? name : null;
 }
 
-/** Data starts behind the first line break after the format's name, or else behind the white space. */
-function startOfData(text: string, formatEnd: number): number {
+/** The index behind the white space that follows a format's name in its line. */
+function endOfName(text: string, formatEnd: number): number {
   let at = formatEnd;
   while (at < text.length && /[ \t\r\f\v]/.test(text[at] as string)) at += 1;
+  return at;
+}
+
+/** Data starts behind the first line break after the format's name, or else behind the white space. */
+function startOfData(text: string, formatEnd: number): number {
+  const at = endOfName(text, formatEnd);
   return text[at] === '\n' ? at + 1 : at;
 }
 
@@ -104,7 +110,8 @@ function readInsert(text: string, insert: Token): Statement {
         if (name === null || format === null) {
           return refused(62, 'Syntax error: INSERT … FORMAT names no format.');
         }
-        if (text[startOfData(text, name.end)] === ';') {
+        // In the line of the name only: behind its end a semicolon is data.
+        if (text[endOfName(text, name.end)] === ';') {
           return refused(62, "You have excessive ';' symbol before data for INSERT.");
         }
         return { kind: 'insert', ...parts, input: null, format, dataStart: startOfData(text, name.end) };
