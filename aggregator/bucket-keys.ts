@@ -12,10 +12,12 @@ export class BucketKeys {
   start = new Float64Array(BUCKETS_FIRST + 1);
   bytes = new Uint8Array(BYTES_FIRST);
   view = new DataView(this.bytes.buffer);
-  #low = new Uint32Array(BUCKETS_FIRST);
-  #high = new Uint32Array(BUCKETS_FIRST);
-  /** 1 + a number. */
-  #slots = new Uint32Array(BUCKETS_FIRST * 2);
+  /**
+   * Pairs: 1 + a number, and half of the bucket's hash beside it. Of many buckets hardly anything is in the processor's
+   * cache, so what a look reads costs more than what it does.
+   */
+  #slots = new Uint32Array(BUCKETS_FIRST * 4);
+  #mask = BUCKETS_FIRST * 2 - 1;
 
   /** Epoch seconds. */
   hourOf(number: number): number {
@@ -23,14 +25,14 @@ export class BucketKeys {
   }
 
   /** The number of the bucket whose bytes are `view[from, to)`, with slack behind, or -1. */
-  find(tenant: number, view: DataView, from: number, to: number, low: number, high: number): number {
+  find(tenant: number, view: DataView, from: number, to: number, low: number): number {
     const length = to - from;
-    const mask = this.#slots.length - 1;
+    const slots = this.#slots;
+    const mask = this.#mask;
     for (let slot = slotOf(tenant, low) & mask; ; slot = (slot + 1) & mask) {
-      const number = this.#slots[slot]! - 1;
+      const number = slots[slot * 2]! - 1;
       if (number < 0) return -1;
-      if (this.#low[number] !== low || this.#high[number] !== high || this.tenant[number] !== tenant)
-        continue;
+      if (slots[slot * 2 + 1] !== low || this.tenant[number] !== tenant) continue;
       const start = this.start[number]!;
       if (this.start[number + 1]! - start === length && sameWords(this.view, start, view, from, length))
         return number;
@@ -38,7 +40,7 @@ export class BucketKeys {
   }
 
   /** It must not be there. */
-  add(tenant: number, view: DataView, from: number, to: number, low: number, high: number): number {
+  add(tenant: number, view: DataView, from: number, to: number, low: number): number {
     if (this.count === this.tenant.length) this.#grow();
     const number = this.count++;
     const start = this.start[number]!;
@@ -47,27 +49,27 @@ export class BucketKeys {
     copyWords(view, from, to, this.view, start);
     this.start[number + 1] = end;
     this.tenant[number] = tenant;
-    this.#low[number] = low;
-    this.#high[number] = high;
-    this.#enter(number);
+    this.#enter(number, low);
     return number;
   }
 
-  #enter(number: number): void {
-    const mask = this.#slots.length - 1;
-    let slot = slotOf(this.tenant[number]!, this.#low[number]!) & mask;
-    while (this.#slots[slot] !== 0) slot = (slot + 1) & mask;
-    this.#slots[slot] = number + 1;
+  #enter(number: number, low: number): void {
+    const slots = this.#slots;
+    const mask = this.#mask;
+    let slot = slotOf(this.tenant[number]!, low) & mask;
+    while (slots[slot * 2] !== 0) slot = (slot + 1) & mask;
+    slots[slot * 2] = number + 1;
+    slots[slot * 2 + 1] = low;
   }
 
   #grow(): void {
     const capacity = this.tenant.length * 2;
     this.tenant = grown(this.tenant, new Uint32Array(capacity));
     this.start = grown(this.start, new Float64Array(capacity + 1));
-    this.#low = grown(this.#low, new Uint32Array(capacity));
-    this.#high = grown(this.#high, new Uint32Array(capacity));
-    this.#slots = new Uint32Array(capacity * 2);
-    for (let number = 0; number < this.count; number++) this.#enter(number);
+    const old = this.#slots;
+    this.#slots = new Uint32Array(capacity * 4);
+    this.#mask = capacity * 2 - 1;
+    for (let at = 0; at < old.length; at += 2) if (old[at] !== 0) this.#enter(old[at]! - 1, old[at + 1]!);
   }
 
   #growBytes(least: number): void {

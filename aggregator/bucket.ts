@@ -24,12 +24,12 @@ const PADDING = 16;
 export interface Buckets {
   readonly count: number;
   /** The number of each one's tenant. */
-  readonly tenant: Uint32Array<ArrayBuffer>;
+  readonly tenant: Uint32Array;
   /** Bucket `n` is `bytes[start[n], start[n + 1])`, with slack behind the last. */
-  readonly start: Uint32Array<ArrayBuffer>;
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly start: Uint32Array;
+  readonly bytes: Uint8Array;
   /** Two words a bucket. */
-  readonly hash: Uint32Array<ArrayBuffer>;
+  readonly hash: Uint32Array;
 }
 
 const encoder = new TextEncoder();
@@ -106,17 +106,28 @@ export class BucketWriter {
     return number;
   }
 
-  /** All of them, in memory of their own; the writer begins again. */
-  take(): Buckets {
+  /** All of them. Views: they hold until something more is written. */
+  get written(): Buckets {
     const count = this.#count;
-    this.#count = 0;
     return {
       count,
-      tenant: this.#tenant.slice(0, count),
-      start: this.#start.slice(0, count + 1),
-      bytes: this.#written.slice(0, this.#start[count]! + SLACK_BYTES),
-      hash: this.#hash.slice(0, count * 2),
+      tenant: this.#tenant.subarray(0, count),
+      start: this.#start.subarray(0, count + 1),
+      bytes: this.#written.subarray(0, this.#start[count]! + SLACK_BYTES),
+      hash: this.#hash.subarray(0, count * 2),
     };
+  }
+
+  /** Begins again. */
+  clear(): void {
+    this.#count = 0;
+  }
+
+  /** All of them, in memory of their own; the writer begins again. */
+  take(): Buckets {
+    const { count, tenant, start, bytes, hash } = this.written;
+    this.clear();
+    return { count, tenant: tenant.slice(), start: start.slice(), bytes: bytes.slice(), hash: hash.slice() };
   }
 
   /** Writes the length of a text; returns where it begins. */

@@ -31,6 +31,7 @@ import {
   type MeterDefined,
 } from '../contract/control.ts';
 import { MESSAGE_BACKFILL, MESSAGE_EVENTS, MESSAGE_METER } from '../contract/subjects.ts';
+import { VERDICTS } from '../contract/verdicts.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Backlog } from './backlog.ts';
 import { DedupeIndex } from './dedupe/index.ts';
@@ -42,23 +43,34 @@ import type { Prepared } from './prepare.ts';
 import { LogLostError, readShard, type ReadMessage } from './read-shard.ts';
 import type { RecountNeeded } from './recount.ts';
 import type { Recovered } from './recover.ts';
+import type { Slot } from './slots.ts';
 import { decideBlock, oldestOriginal, unknownIn, unknownTargets } from './verdict.ts';
 import type { Watermark } from './watermark.ts';
-import type { PrepareAnswer } from './worker.ts';
-import type { Workers } from './workers.ts';
+import type { PrepareAnswer, Workers } from './workers.ts';
 
 interface Read extends LogMark {
   /** What it takes of the backlog. */
   readonly bytes: number;
+  /** The slot that it lies in and is held for it; null where it has memory of its own. */
+  readonly slot: Slot | null;
 }
 
 /**
  * A message of the log that is ready to be made durable. `recount` says what has to be made anew behind it, null for
  * nothing: counted corrections ask for it, and so may a control message that changes what earlier events add. Whatever
  * it is, the flush that the message is in makes all of it from raw rows, at its end.
+ *
+ * The flush that takes it lets its slot go when its rows are encoded: from then on nobody may read its block.
  */
 export type Decided = Read & { readonly recount: RecountNeeded | null } & (
-    | { readonly kind: 'events'; readonly prepared: Prepared; readonly verdicts: Uint8Array }
+    | {
+        readonly kind: 'events';
+        readonly message: Uint8Array;
+        readonly prepared: Prepared;
+        readonly verdicts: Uint8Array;
+        /** Events by the number of their verdict. */
+        readonly counts: readonly number[];
+      }
     | Control
     | { readonly kind: 'unreadable'; readonly message: Uint8Array }
   );
@@ -132,13 +144,18 @@ export class ShardConsumer {
     try {
       await this.#run(signal);
     } finally {
-      for (const { bytes } of this.#arrived.splice(0)) this.#options.backlog.release(bytes);
+      for (const read of this.#arrived.splice(0)) this.#forget(read);
     }
   }
 
   /** Drops what was decided and not taken by a flush: another owner will read it again. */
   forgetDecided(): void {
-    for (const { bytes } of this.decided.splice(0)) this.#options.backlog.release(bytes);
+    for (const read of this.decided.splice(0)) this.#forget(read);
+  }
+
+  #forget({ bytes, slot }: Read): void {
+    this.#options.backlog.release(bytes);
+    slot?.release();
   }
 
   async #run(signal: AbortSignal): Promise<void> {
@@ -191,7 +208,6 @@ export class ShardConsumer {
         last,
         holeUntil: watermark.sequence === beganBehind ? holeUntil : 0,
         passedOver,
-        onPassedOver: (gap) => (this.state.passedOver = gap),
         maxBytesInFlight: readBytesMax,
         log,
         timing,
@@ -218,22 +234,22 @@ export class ShardConsumer {
   /** Starts the work on a message. Meters change the registry here, in log order, before the next block. */
   #arrive({ data, ...mark }: ReadMessage): void {
     const { workers, backlog } = this.#options;
-    // The data is a view into memory that holds other messages too; what goes to a worker must be its own.
-    const message = new Uint8Array(data);
-    const bytes = message.length;
+    const bytes = data.length;
     backlog.add(bytes);
     const { registry } = this.state;
+    // The data is a view into memory that holds other messages too.
+    const isEvents = messageKind(data) === MESSAGE_EVENTS;
+    const placed = isEvents ? workers.slots.place(data) : null;
     const answer =
-      messageKind(message) === MESSAGE_EVENTS
-        ? workers.prepare({
-            message,
+      placed === null
+        ? this.#control(mark, new Uint8Array(data))
+        : workers.prepare({
+            placed,
             shard: this.shard,
             meters: registry.shared(),
             metersVersion: registry.version,
-            bucketKey: workers.bucketKey,
-          })
-        : this.#control(mark, message);
-    const arrived: Arrived = { ...mark, bytes, answer };
+          });
+    const arrived: Arrived = { ...mark, bytes, slot: placed?.slot ?? null, answer };
     // A failure is met where the answer is awaited; until then it must not count as unhandled.
     if (answer instanceof Promise)
       answer.then(
@@ -345,17 +361,21 @@ export class ShardConsumer {
     const { sequence, bytes } = read;
     if (answer.kind === 'unreadable') {
       const { message, reason } = answer;
+      const { slot } = read;
+      // It is rare, and kept until the flush is durable.
+      const kept = slot === null ? message : new Uint8Array(message);
+      slot?.release();
       measurements.unreadable.inc();
       log.error(
         { shard: this.shard, sequence, bytes: message.length, reason },
         'a message of the log cannot be decoded; it is kept whole in refused_events',
       );
-      return { ...read, kind: 'unreadable', message, recount: null };
+      return { ...read, slot: null, kind: 'unreadable', message: kept, recount: null };
     }
-    const { prepared } = answer;
+    const { prepared, message } = answer;
     const { index, watermark } = this.state;
-    const { block, refused, corrections } = prepared;
-    const verdicts = decideBlock(index, block, refused, sequence, corrections);
+    const { block, refused, corrections, verdicts } = prepared;
+    verdicts.set(decideBlock(index, block, refused, sequence, corrections));
     const original = corrections === null ? null : oldestOriginal(index, corrections, verdicts);
     const recount: RecountNeeded | null =
       original === null ? null : { kind: 'corrections', oldestOriginal: original };
@@ -363,7 +383,9 @@ export class ShardConsumer {
     // A block can name many meters for each event: what it grew to counts too.
     const more = contributionBytes(prepared);
     backlog.add(more);
-    return { ...read, bytes: bytes + more, kind: 'events', prepared, verdicts, recount };
+    const counts = VERDICTS.map(() => 0);
+    for (const verdict of verdicts) counts[verdict]! += 1;
+    return { ...read, bytes: bytes + more, kind: 'events', message, prepared, verdicts, counts, recount };
   }
 }
 

@@ -170,6 +170,10 @@ export class Counting implements Hands {
   #drop(crew: Crew, error: FencedError): void {
     if (crew !== this.#crew) return;
     crew.stop.abort();
+    // What it had decided is in no flush any more; its slots are the next crew's.
+    void this.#crewEnded(crew).then(() => {
+      for (const { consumer } of crew.shards.values()) consumer.forgetDecided();
+    });
     this.#crew = this.#newCrew();
     this.#o.onFenced(error);
   }

@@ -75,18 +75,22 @@ export function countersOf(shards: readonly CountersOfShard[]): number {
 }
 
 /** Events by the number of their verdict. */
-export function countVerdicts(batches: readonly Batch[]): Float64Array {
-  const counts = new Float64Array(VERDICTS.length);
+export function countsOf(batches: readonly Batch[]): number[] {
+  const sums = VERDICTS.map(() => 0);
   for (const { items } of batches) {
-    for (const { verdicts } of eventsIn(items)) for (const verdict of verdicts) counts[verdict]! += 1;
+    for (const { counts } of eventsIn(items)) counts.forEach((count, verdict) => (sums[verdict]! += count));
   }
-  return counts;
+  return sums;
+}
+
+/** Lets the slots of all messages go: their blocks must not be read any more. */
+export function releaseSlots(batches: readonly Batch[]): void {
+  for (const { items } of batches) for (const { slot } of items) slot?.release();
 }
 
 /** Must run before the blocks' memory goes to the workers: it reads the last message. */
 export function watermarkAfter(items: readonly Decided[], consumer: ShardConsumer): Watermark {
   const last = items.at(-1)!;
-  const message = last.kind === 'events' ? new Uint8Array(last.prepared.block.identity.buffer) : last.message;
   const { incarnation, streamCreated } = consumer.state;
   for (const { prepared } of eventsIn(items)) {
     consumer.newestAcceptedMs = Math.max(consumer.newestAcceptedMs, soundTime(prepared.block.acceptedAtMs));
@@ -95,7 +99,7 @@ export function watermarkAfter(items: readonly Decided[], consumer: ShardConsume
     incarnation,
     sequence: last.sequence,
     streamCreated,
-    fingerprint: fingerprintOf(message),
+    fingerprint: fingerprintOf(last.message),
     acceptedAtMs: consumer.newestAcceptedMs,
   };
 }

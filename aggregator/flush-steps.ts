@@ -15,9 +15,10 @@ import type { Backlog } from './backlog.ts';
 import type { ShardConsumer } from './consume.ts';
 import {
   countersOf,
-  countVerdicts,
+  countsOf,
   eventsIn,
   nothingDerived,
+  releaseSlots,
   rowsOf,
   watermarkAfter,
   withRows,
@@ -40,11 +41,11 @@ import { OverflowWarnings } from './overflow-warnings.ts';
 import type { Patience } from './patience.ts';
 import type { Tables, Timing } from './ports.ts';
 import type { MeterHour } from './prepare.ts';
-import { encodeUnreadable, type DecidedBlock, type RawRows } from './raw-rows.ts';
+import { encodeUnreadable, type RawRows } from './raw-rows.ts';
 import type { RowsWanted, Unloaded } from './rollup-cache.ts';
 import { encodeRollups } from './rollup-columns.ts';
 import type { Watermark } from './watermark.ts';
-import type { Workers } from './workers.ts';
+import type { EncodeJob, Workers } from './workers.ts';
 
 export interface FlushOptions {
   readonly tables: Tables;
@@ -86,8 +87,18 @@ export class FlushSteps {
   /**
    * Everything that a flush needs before its first insert. What it writes of its own is which messages were read:
    * a crash after that leaves marks of messages that are read again.
+   *
+   * However it ends, nobody reads the blocks behind it, and their slots are let go.
    */
   async gather(batches: readonly Batch[], fail: (error: unknown) => void): Promise<Gathered> {
+    try {
+      return await this.#gather(batches, fail);
+    } finally {
+      releaseSlots(batches);
+    }
+  }
+
+  async #gather(batches: readonly Batch[], fail: (error: unknown) => void): Promise<Gathered> {
     const { tables, timing } = this.#options;
     const marks = batches.map(({ consumer, items }) => ({
       shard: consumer.shard,
@@ -294,16 +305,18 @@ export class FlushSteps {
     return derived;
   }
 
-  /** Gives the blocks' memory to the workers, which do not give it back. */
+  /** Gives the workers also the memory of blocks that are in no slot, which they do not give back. */
   async #encodeRaw(batches: readonly Batch[]): Promise<RawRows[]> {
-    const jobs: DecidedBlock[][] = [];
-    let job: DecidedBlock[] = [];
+    const jobs: EncodeJob[][] = [];
+    let job: EncodeJob[] = [];
     let events = 0;
     for (const { consumer, items } of batches) {
-      for (const { sequence, verdicts, prepared } of eventsIn(items)) {
+      const { shard, state } = consumer;
+      const { incarnation } = state;
+      for (const { sequence, slot, message, verdicts, prepared } of eventsIn(items)) {
         const { block, refused } = prepared;
-        const { incarnation } = consumer.state;
-        job.push({ shard: consumer.shard, incarnation, sequence, block, verdicts, refused });
+        const messageBytes = message.length;
+        job.push({ shard, incarnation, sequence, block, verdicts, refused, slot, messageBytes });
         events += block.count;
         if (events >= ENCODE_EVENTS) {
           jobs.push(job);
@@ -345,7 +358,7 @@ export class FlushSteps {
       onWatermark(consumer, watermark, bytes);
     }
     const now = timing.now();
-    const byVerdict = countVerdicts(batches);
+    const byVerdict = countsOf(batches);
     for (const { items } of batches) {
       for (const { prepared } of eventsIn(items)) {
         const lagMs = now - prepared.block.acceptedAtMs;

@@ -1,7 +1,4 @@
-/**
- * Messages that were missing where an incarnation began to read, and were passed over. A broker that comes back with
- * what it had before may have them again: then nobody has counted them, and the place where reading is lies behind them.
- */
+/** Places of a log where messages are missing. */
 import type { StoredMessage } from './log-mark.ts';
 import type { ShardLog } from './ports.ts';
 
@@ -30,13 +27,4 @@ export async function firstIn(
     sequence = present.sequence + 1;
   }
   return null;
-}
-
-/** Says so when something of a gap is there; null when nothing is. @throws LogError */
-export async function foundAgain(
-  log: Pick<ShardLog, 'messageFrom' | 'name'>,
-  gap: Gap | null,
-): Promise<string | null> {
-  if (gap === null || (await firstIn(log, gap)) === null) return null;
-  return `${log.name} has messages between ${gap.from} and ${gap.to} again, which were missing and passed over`;
 }

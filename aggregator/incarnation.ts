@@ -7,7 +7,7 @@
  * from it, so the newest mark is as far as anything can speak of the log. If the same message still stands there,
  * so does everything before it, for a log is only ever appended to. That is compared at the start and whenever
  * reading begins anew (read-shard.ts): a log that was cut back can have grown beyond its old end in between. One thing
- * that was not there may come back in front of it: a hole that was passed over (gap.ts), so that is looked at too.
+ * that was not there may come back in front of it: a hole that was passed over (passed-over.ts), so that is looked at too.
  *
  * Where reading goes on. The log that was counted and the one that is there now have a beginning in common, the
  * surviving prefix, and the marks tell its end to the message. A mark counts only up to the watermark of its
@@ -39,11 +39,11 @@
  * did before was fenced out by the take-over that came before all this (ownership.ts).
  */
 import { endOfMessage, INCARNATION_MAX } from '../contract/position.ts';
-import { foundAgain, type Gap } from './gap.ts';
 import { closingPosition, type Beginning } from './incarnation-rows.ts';
 import type { LogMark, StreamFacts } from './log-mark.ts';
 import type { Loss } from './loss.ts';
 import type { ShardLog, Tables, Timing } from './ports.ts';
+import { Counted, gapsOf, PassedOver, type KnownLog } from './passed-over.ts';
 import { findSurvivors } from './survivors.ts';
 import { fingerprintOf, IncarnationError, lossOf, type Watermark } from './watermark.ts';
 
@@ -66,8 +66,8 @@ export interface Standing {
    * nowhere otherwise, for a hole can have grown since.
    */
   readonly holeUntil: number;
-  /** The hole that this incarnation has passed over, where it began; null for none. Nothing of it is there. */
-  readonly passedOver: Gap | null;
+  /** The holes that were passed over. Nothing new is in them. */
+  readonly passedOver: PassedOver;
   /** Null when the log is the one that was counted. */
   readonly loss: Loss | null;
 }
@@ -100,13 +100,7 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
     const stream = await shardLog.facts();
     const at = await shardLog.messageAt(watermark.sequence);
 
-    const first = (await tables.loadFirstMarks(shard, new Map([[watermark.incarnation, beganBehind]]))).get(
-      watermark.incarnation,
-    );
-    const passedOver =
-      first === undefined || first === beganBehind + 1
-        ? null
-        : { from: Math.max(beganBehind + 1, stream.firstSequence), to: first - 1 };
+    const passedOver = await passedOverOf({ tables, shard, beginnings, watermark }, stream.created);
 
     const interrupted = begun !== undefined && begun.incarnation > watermark.incarnation;
     const reason = interrupted
@@ -121,7 +115,7 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
           },
         ) ??
         o.hole ??
-        (await foundAgain(shardLog, passedOver)));
+        (await passedOver.foundAgain(shardLog)));
     if (reason === null) {
       const last = newest !== null && newest.sequence > watermark.sequence ? newest : at;
       return { watermark, beganBehind, last, holeUntil: 0, passedOver, loss: null };
@@ -133,6 +127,21 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
     const known = Math.max(watermark.sequence, interrupted ? 0 : countedTo, newest?.sequence ?? 0);
     return begin(o, { beginnings, watermark, reason, stream, known });
   }
+}
+
+/** What the incarnation of the watermark has passed over, and those before it that it does not read again. */
+async function passedOverOf(
+  known: KnownLog & { readonly tables: Tables },
+  created: string,
+): Promise<PassedOver> {
+  const { tables, shard, beginnings, watermark } = known;
+  const began = new Map(beginnings.map((one) => [one.watermark.incarnation, one.watermark.sequence]));
+  const firstMarks = await tables.loadFirstMarks(shard, began);
+  return new PassedOver(
+    new Counted(known),
+    gapsOf(beginnings, firstMarks, created, watermark.incarnation),
+    watermark.sequence,
+  );
 }
 
 /** The first time: nothing is in the tables, and nothing may be missing in the log. Null when it is not the first. */
@@ -209,13 +218,16 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
   if (at !== null) await tables.insertMarks([{ shard, incarnation, marks: [at] }], timing.now());
   await tables.insertWatermarks([{ shard, watermark }], timing.now());
 
+  const beginnings = found.beginnings.filter((one) => one.watermark.incarnation < incarnation);
+  const beginning: Beginning = { watermark, sequenceBefore: old.sequence, reason };
+  const known = { tables, shard, beginnings: [...beginnings, beginning], watermark };
   const lostTo = Math.max(found.known, left.until);
   return {
     watermark,
     beganBehind: survived,
     last: at,
     holeUntil: stream.lastSequence,
-    passedOver: null,
+    passedOver: await passedOverOf(known, stream.created),
     loss: {
       reason,
       incarnation,

@@ -22,6 +22,7 @@ import { Purger } from './purge.ts';
 import { Readiness } from './readiness.ts';
 import { recover, type Recovered } from './recover.ts';
 import { parseShards } from './shards.ts';
+import type { Slots } from './slots.ts';
 import { setFsync } from './store.ts';
 import { clickHouseTables } from './tables.ts';
 import { timingOf } from './timing.ts';
@@ -71,7 +72,7 @@ async function start(stage: Stage, config: Config): Promise<void> {
   await ensureLogs(link, config, logOfShard);
   await migrate(patienceOf(stopping), ch, config.fsync);
 
-  const workers = startWorkers(config.threads);
+  const workers = startWorkers(config.threads, config.backlogBytesMax);
   stage.onStop('workers', () => workers.close());
   const purger = new Purger({
     log,
@@ -205,7 +206,7 @@ async function start(stage: Stage, config: Config): Promise<void> {
       board.forget(shard);
     },
   });
-  gauges(stage, config, counting);
+  gauges(stage, config, counting, workers.slots);
   await ownership.start();
   const running = ownership.run().catch((error: unknown) => stage.fatal(error));
   stage.onStop('counting', async () => {
@@ -237,7 +238,7 @@ async function migrate(patience: Patience, ch: ClickHouse, fsync: boolean): Prom
 /** How often the broker is asked how far each log is. */
 const BACKLOG_EVERY_MS = 5_000;
 
-function gauges(stage: Stage, config: Config, counting: Counting): void {
+function gauges(stage: Stage, config: Config, counting: Counting, slots: Slots): void {
   const { metrics, log } = stage;
   const sum = (of: (consumer: ShardConsumer) => number) => () =>
     counting.consumers.reduce((total, one) => total + of(one), 0);
@@ -260,11 +261,24 @@ function gauges(stage: Stage, config: Config, counting: Counting): void {
     [],
     () => counting.backlogBytes,
   );
+  metrics.gauge(
+    'tallyline_aggregator_slots_count',
+    'slots of memory that hold a block now',
+    [],
+    () => slots.used,
+  );
+  metrics.gauge(
+    'tallyline_aggregator_unslotted_messages',
+    'messages since the start that were too large for a slot or found none free; they cost more',
+    [],
+    () => slots.passed,
+  );
   for (const [limit, max] of [
     ['dedupe_keys', config.dedupeKeysMax],
     ['dedupe_filter_bytes', config.dedupeFilterBytesMax],
     ['rollup_rows', config.rollupRowsMax],
     ['backlog_bytes', config.backlogBytesMax],
+    ['slots', slots.count],
     ['flush_events', config.flushEventsMax],
   ] as const) {
     metrics.gauge(`tallyline_aggregator_${limit}_limit_info`, `the bound on ${limit}`).set(max);

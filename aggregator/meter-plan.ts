@@ -52,8 +52,6 @@ export interface ShapeField {
 export interface Plan {
   readonly meters: readonly MeterPlan[];
   readonly groupings: readonly Grouping[];
-  /** Scratch: the group number of each grouping for the event at hand. */
-  readonly groups: number[];
 }
 
 /** The plan of events of one shape. `fields` are the shape's, by path. */
@@ -91,7 +89,7 @@ export function makePlan(
       filters: filters.length === 0 ? null : filters,
     });
   }
-  return { meters: plans, groupings, groups: groupings.map(() => 0) };
+  return { meters: plans, groupings };
 }
 
 /** What the filters of a meter still have to look at in an event of this shape; 'never' when none gets through. */

@@ -11,7 +11,7 @@ import {
 } from '../runtime/nats.ts';
 import { pull } from '../runtime/pull.ts';
 import { contradictionOf } from '../runtime/stream-state.ts';
-import { foundAgain } from './gap.ts';
+import { firstIn } from './gap.ts';
 import { findDifference, markOf, type StoredMessage } from './log-mark.ts';
 import {
   LogError,
@@ -74,7 +74,7 @@ export function natsLog(link: NatsLink, shard: number): ShardLog {
     // `before`, would purge what nobody has counted: nothing here can prevent it.
     purge: async (before, { created, has, lacks }) => {
       if ((await findDifference(own, created, has)) !== null) return null;
-      if ((await foundAgain(own, lacks)) !== null) return null;
+      for (const gap of lacks) if ((await firstIn(own, gap)) !== null) return null;
       // Of a log that contradicts itself nobody knows which messages would go.
       if ((await own.facts()).contradiction != null) return null;
       return telling(async () => (await link.jsm.streams.purge(name, { seq: before })).purged);

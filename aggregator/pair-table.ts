@@ -1,54 +1,63 @@
 /**
  * Dense numbers for pairs of numbers: the same pair, the same number, 0 for the first. For what a block is made of,
  * where a Map with a number made of both costs five times as much.
+ *
+ * A pair stands where it is looked for, with its number and the *turn* in which it was entered: one line of the cache a
+ * look, and to clear the table is to begin another turn.
  */
-const PAIRS_FIRST = 1_024;
+const SLOTS_FIRST = 2_048;
+/** Words of a slot: first, second, turn, number. */
+const WORDS = 4;
+const TURNS = 2 ** 32;
 
 export class PairTable {
   count = 0;
-  #first = new Uint32Array(PAIRS_FIRST);
-  #second = new Uint32Array(PAIRS_FIRST);
-  /** 1 + a number. */
-  #slots = new Uint32Array(PAIRS_FIRST * 2);
+  #slots = new Uint32Array(SLOTS_FIRST * WORDS);
+  #mask = SLOTS_FIRST - 1;
+  #turn = 1;
 
   of(first: number, second: number): number {
-    const mask = this.#slots.length - 1;
-    let slot = slotOf(first, second) & mask;
-    for (;;) {
-      const number = this.#slots[slot]! - 1;
-      if (number < 0) break;
-      if (this.#first[number] === first && this.#second[number] === second) return number;
-      slot = (slot + 1) & mask;
+    const slots = this.#slots;
+    const turn = this.#turn;
+    for (let slot = slotOf(first, second) & this.#mask; ; slot = (slot + 1) & this.#mask) {
+      const at = slot * WORDS;
+      if (slots[at + 2] !== turn) return this.#add(first, second, at);
+      if (slots[at] === first && slots[at + 1] === second) return slots[at + 3]!;
     }
-    return this.#add(first, second, slot);
   }
 
   clear(): void {
     this.count = 0;
+    this.#turn += 1;
+    if (this.#turn < TURNS) return;
+    this.#turn = 1;
     this.#slots.fill(0);
   }
 
-  #add(first: number, second: number, slot: number): number {
+  #add(first: number, second: number, at: number): number {
     const number = this.count++;
-    this.#first[number] = first;
-    this.#second[number] = second;
-    this.#slots[slot] = number + 1;
-    if (this.count === this.#first.length) this.#grow();
+    this.#set(first, second, number, at);
+    if (this.count * 2 > this.#mask) this.#grow();
     return number;
   }
 
+  #set(first: number, second: number, number: number, at: number): void {
+    const slots = this.#slots;
+    slots[at] = first;
+    slots[at + 1] = second;
+    slots[at + 2] = this.#turn;
+    slots[at + 3] = number;
+  }
+
   #grow(): void {
-    const capacity = this.#first.length * 2;
-    const [first, second] = [new Uint32Array(capacity), new Uint32Array(capacity)];
-    first.set(this.#first);
-    second.set(this.#second);
-    [this.#first, this.#second] = [first, second];
-    this.#slots = new Uint32Array(capacity * 2);
-    const mask = this.#slots.length - 1;
-    for (let number = 0; number < this.count; number++) {
-      let slot = slotOf(first[number]!, second[number]!) & mask;
-      while (this.#slots[slot] !== 0) slot = (slot + 1) & mask;
-      this.#slots[slot] = number + 1;
+    const old = this.#slots;
+    this.#slots = new Uint32Array(old.length * 2);
+    this.#mask = this.#slots.length / WORDS - 1;
+    for (let from = 0; from < old.length; from += WORDS) {
+      if (old[from + 2] !== this.#turn) continue;
+      let slot = slotOf(old[from]!, old[from + 1]!) & this.#mask;
+      while (this.#slots[slot * WORDS + 2] === this.#turn) slot = (slot + 1) & this.#mask;
+      this.#set(old[from]!, old[from + 1]!, old[from + 3]!, slot * WORDS);
     }
   }
 }

@@ -71,8 +71,8 @@ export interface LogIdentity {
   /** When the stream was created. */
   readonly created: string;
   readonly has: LogMark;
-  /** Messages that were missing, and were passed over: of them the log has none. Null when there are no such. */
-  readonly lacks: Gap | null;
+  /** Of these messages it has none. */
+  readonly lacks: readonly Gap[];
 }
 
 export interface LogSize {

@@ -19,9 +19,12 @@
  * A correction (contract/corrections.ts) contributes what its own type, time and data say: a void nothing, since no meter
  * has its type. What it does to the event that it names is not worked out here; its target is read, and told with the
  * block. Whether a shape has one is found out once a block, so blocks without corrections pay for nothing.
+ *
+ * What was found is *packed*: columns in one memory (prepared-columns.ts), and beside them a few counts and names, which
+ * is all that a thread has to post.
  */
 import { isUtf8 } from 'node:buffer';
-import { BlockError, decodeBlock, textOf, type Block } from '../contract/block.ts';
+import { BlockError, decodeBlock, textOf, viewBlock, type Block } from '../contract/block.ts';
 import { PATH_TARGET } from '../contract/corrections.ts';
 import { FIELD_LITERAL, FIELD_NUMBER, FIELD_TEXT } from '../contract/fields.ts';
 import { parseIdentity } from '../contract/identity.ts';
@@ -45,8 +48,9 @@ import {
   type ShapeField,
 } from './meter-plan.ts';
 import { epochOf, type MetersInForce, type MetersOfType } from './registry.ts';
-import { BucketWriter, type Buckets } from './bucket.ts';
-import { PairTable } from './pair-table.ts';
+import type { Buckets } from './bucket.ts';
+import { Scratch } from './prepare-scratch.ts';
+import { columnBytes, viewColumns, type ColumnCounts } from './prepared-columns.ts';
 import { dimensionOf } from './rollup-key.ts';
 
 /** `refused` holds 1 + the number of a code in here. */
@@ -78,13 +82,13 @@ export interface Contributions {
   /** The keys of meters. */
   readonly meters: readonly string[];
   /** Of each key, the numbers of its bucket and of its meter. */
-  readonly keyBucket: Uint32Array<ArrayBuffer>;
-  readonly keyMeter: Uint32Array<ArrayBuffer>;
+  readonly keyBucket: Uint32Array;
+  readonly keyMeter: Uint32Array;
   /** Event `at` has the contributions `start[at]` up to, not including, `start[at + 1]`. */
-  readonly start: Uint32Array<ArrayBuffer>;
-  readonly key: Uint32Array<ArrayBuffer>;
-  readonly mantissa: Float64Array<ArrayBuffer>;
-  readonly scale: Uint8Array<ArrayBuffer>;
+  readonly start: Uint32Array;
+  readonly key: Uint32Array;
+  readonly mantissa: Float64Array;
+  readonly scale: Uint8Array;
   readonly wide: readonly bigint[];
   readonly groups: BlockGroups;
 }
@@ -105,7 +109,7 @@ export interface BlockGroups {
   /** The number of each group's hour in `meterHours`. */
   readonly hourOf: readonly number[];
   /** Of each key: 1 + the number of its group; 0 when it is in no bounded one. */
-  readonly ofKey: Uint32Array<ArrayBuffer>;
+  readonly ofKey: Uint32Array;
 }
 
 /** The corrections of a block, in order. */
@@ -113,19 +117,63 @@ export interface Corrections {
   /** The numbers of the events. */
   readonly events: readonly number[];
   /** The identity that each names, four words each. */
-  readonly targets: Uint32Array<ArrayBuffer>;
+  readonly targets: Uint32Array;
 }
 
 export interface Prepared {
   readonly block: Block;
   readonly tenants: readonly string[];
   /** The number of each event's tenant in `tenants`. */
-  readonly tenantOf: Uint32Array<ArrayBuffer>;
+  readonly tenantOf: Uint32Array;
   /** 0, or 1 + the number of the code in {@link REFUSALS}. */
-  readonly refused: Uint8Array<ArrayBuffer>;
+  readonly refused: Uint8Array;
+  /** Room for the verdicts, which are zero here. */
+  readonly verdicts: Uint8Array;
   readonly contributions: Contributions;
   /** Null when there are none. */
   readonly corrections: Corrections | null;
+}
+
+/** What is told of a prepared block beside its columns. */
+export interface Packed {
+  readonly counts: ColumnCounts;
+  /** The columns, if the room that was given does not hold them. */
+  readonly memory: ArrayBuffer | null;
+  readonly tenants: readonly string[];
+  readonly meters: readonly string[];
+  readonly wide: readonly bigint[];
+  readonly meterHours: readonly MeterHour[];
+  readonly dimensions: readonly string[];
+  readonly hourOf: readonly number[];
+  readonly corrections: Corrections | null;
+}
+
+/** @param room that `pack` was given */
+export function unpack(message: Uint8Array, room: Uint8Array | null, packed: Packed): Prepared {
+  return preparedOf(viewBlock(message), room, packed);
+}
+
+function preparedOf(block: Block, room: Uint8Array | null, packed: Packed): Prepared {
+  const { counts, memory, tenants, meters, wide, meterHours, dimensions, hourOf, corrections } = packed;
+  const columns = viewColumns(memory === null ? room! : new Uint8Array(memory), counts);
+  const { verdicts, refused, tenantOf, start, key, mantissa, scale, keyBucket, keyMeter, ofKey } = columns;
+  const buckets = {
+    count: counts.buckets,
+    tenant: columns.bucketTenant,
+    start: columns.bucketStart,
+    hash: columns.bucketHash,
+    bytes: columns.bucketBytes,
+  };
+  const groups = { meterHours, dimensions, hourOf, ofKey };
+  return {
+    block,
+    tenants,
+    tenantOf,
+    refused,
+    verdicts,
+    corrections,
+    contributions: { buckets, meters, keyBucket, keyMeter, start, key, mantissa, scale, wide, groups },
+  };
 }
 
 /** The plans of one tenant, type and shape: one for each epoch of the type's meters. */
@@ -134,7 +182,7 @@ interface ShapePlans {
   readonly byEpoch: (Plan | undefined)[];
 }
 
-const NOTHING: Plan = { meters: [], groupings: [], groups: [] };
+const NOTHING: Plan = { meters: [], groupings: [] };
 const NO_METERS: ShapePlans = { of: { fromHours: [], epochs: [[]] }, byEpoch: [NOTHING] };
 
 /** Prepares blocks, one after the other, in memory that it keeps. */
@@ -143,16 +191,38 @@ export class Preparer {
 
   /** @param bucketKey with which buckets are hashed: 16 bytes as 32 hexadecimal digits. */
   constructor(bucketKey: string) {
-    const [groups, buckets, keys] = [new PairTable(), new PairTable(), new PairTable()];
-    this.#scratch = { writer: new BucketWriter(bucketKey), groups, buckets, keys };
+    this.#scratch = new Scratch(bucketKey);
   }
 
-  /** @throws BlockError when the message is no sound block. */
-  prepare(message: Uint8Array<ArrayBuffer>, meters: MetersInForce): Prepared {
-    const block = decodeBlock(message);
-    checkTexts(block);
-    return new Preparation(block, meters, this.#scratch).run();
+  /**
+   * Writes the columns into `room`, which begins at a multiple of 8, or into memory of their own if it is too small.
+   * @throws BlockError when the message is no sound block.
+   */
+  pack(message: Uint8Array, meters: MetersInForce, room: Uint8Array | null): Packed {
+    return this.#pack(decoded(message), meters, room);
   }
+
+  /** Into memory of its own. @throws BlockError */
+  prepare(message: Uint8Array, meters: MetersInForce): Prepared {
+    const block = decoded(message);
+    return preparedOf(block, null, this.#pack(block, meters, null));
+  }
+
+  #pack(block: Block, meters: MetersInForce, room: Uint8Array | null): Packed {
+    const { counts, ...told } = new Preparation(block, meters, this.#scratch).run();
+    const bytes = columnBytes(counts);
+    const fits = room !== null && bytes <= room.length;
+    const memory = fits ? null : new ArrayBuffer(bytes);
+    const target = memory === null ? room! : new Uint8Array(memory);
+    this.#scratch.copyTo(viewColumns(target, counts), counts);
+    return { counts, memory, ...told };
+  }
+}
+
+function decoded(message: Uint8Array): Block {
+  const block = decodeBlock(message);
+  checkTexts(block);
+  return block;
 }
 
 /** A slice of valid UTF-8 that starts and ends between characters is valid: two scans instead of a decoding each. */
@@ -169,78 +239,54 @@ function checkTexts(block: Block): void {
   }
 }
 
-/** What is used for one block after the other. */
-interface Scratch {
-  readonly writer: BucketWriter;
-  /** (subject, hour) → group, (group, dimension) → group. */
-  readonly groups: PairTable;
-  /** (group, tenant) → bucket. */
-  readonly buckets: PairTable;
-  /** (bucket, meter) → key. */
-  readonly keys: PairTable;
-}
-
 class Preparation {
   readonly #block: Block;
   readonly #meters: MetersInForce;
   readonly #texts: (string | undefined)[];
-  readonly #plans = new Map<string, ShapePlans>();
+  /** By the numbers of `Scratch.shapes`. */
+  readonly #plans: ShapePlans[] = [];
   readonly #tenantNumbers = new Map<number, number>();
   readonly #tenants: string[] = [];
 
   readonly #scratch: Scratch;
-  /** A subject that no event has: it stands for all of them. */
-  readonly #anySubject: number;
-  /** Of each bucket, whether its group counts against the bound of a meter. */
-  readonly #isBounded: boolean[] = [];
+  /** Numbers of texts are below, those of groups above it: both stand in pairs. */
+  readonly #groupsFrom: number;
   readonly #hours = new Map<number, number>();
   #lastHour = -1;
   #lastHourNumber = -1;
+  #lastTenant = -1;
+  #lastTenantNumber = -1;
   readonly #numberTexts = new Map<string, number>();
   readonly #meterNumbers = new Map<Meter, number>();
 
   readonly #meterKeys: string[] = [];
-  readonly #keyBucket: number[] = [];
-  readonly #keyMeter: number[] = [];
-  readonly #ofKey: number[] = [];
   readonly #meterHours: MeterHour[] = [];
-  readonly #meterHourNumbers = new Map<number, number>();
-  readonly #groupNumbers = new Map<number, number>();
   readonly #groupDimensions: string[] = [];
   readonly #hourOfGroup: number[] = [];
-  readonly #start: Uint32Array<ArrayBuffer>;
-  #key: Uint32Array<ArrayBuffer>;
-  #mantissa: Float64Array<ArrayBuffer>;
-  #scale: Uint8Array<ArrayBuffer>;
+  #buckets = 0;
+  #keys = 0;
   #contributions = 0;
   readonly #wide: bigint[] = [];
 
   constructor(block: Block, meters: MetersInForce, scratch: Scratch) {
     this.#block = block;
     this.#scratch = scratch;
-    // A block that was not sound may have left something.
-    scratch.writer.take();
-    scratch.groups.clear();
-    scratch.buckets.clear();
-    scratch.keys.clear();
+    scratch.begin(block.count);
     this.#meters = meters;
     this.#texts = new Array<string | undefined>(block.textCount);
-    this.#anySubject = block.textCount;
-    this.#start = new Uint32Array(block.count + 1);
-    this.#key = new Uint32Array(block.count * 2);
-    this.#mantissa = new Float64Array(block.count * 2);
-    this.#scale = new Uint8Array(block.count * 2);
+    this.#groupsFrom = block.textCount;
   }
 
-  run(): Prepared {
+  run(): Omit<Packed, 'memory'> {
     const block = this.#block;
-    const tenantOf = new Uint32Array(block.count);
-    const refused = new Uint8Array(block.count);
+    const { count } = block;
+    const { tenantOf, refused, start } = this.#scratch;
     // Neighbours are mostly alike: the plan of the last event is tried first.
     let plans = NO_METERS;
     let plan = NOTHING;
     let [tenant, type, shape, epoch] = [-1, -1, -1, 0];
-    for (let at = 0; at < block.count; at++) {
+    start[0] = 0;
+    for (let at = 0; at < count; at++) {
       if (block.time[at]! > TIME_MAX_MS) throw new BlockError('a time');
       tenantOf[at] = this.#tenant(block.tenant[at]!);
       if (block.tenant[at] !== tenant || block.type[at] !== type || block.shape[at] !== shape) {
@@ -253,38 +299,30 @@ class Preparation {
         epoch = now;
         plan = plans.byEpoch[epoch] ??= this.#makePlan(plans.of.epochs[epoch]!, shape);
       }
+      refused[at] = 0;
       if (plan !== NOTHING) {
         const before = this.#contributions;
         refused[at] = this.#contribute(plan, tenantOf[at]!, at);
         if (refused[at] !== 0) this.#contributions = before;
       }
-      this.#start[at + 1] = this.#contributions;
+      start[at + 1] = this.#contributions;
     }
     const corrections = this.#corrections(refused);
-    const used = this.#contributions;
     return {
-      block,
-      tenants: this.#tenants,
-      tenantOf,
-      refused,
-      corrections,
-      contributions: {
-        buckets: this.#scratch.writer.take(),
-        meters: this.#meterKeys,
-        keyBucket: Uint32Array.from(this.#keyBucket),
-        keyMeter: Uint32Array.from(this.#keyMeter),
-        start: this.#start,
-        key: this.#key.slice(0, used),
-        mantissa: this.#mantissa.slice(0, used),
-        scale: this.#scale.slice(0, used),
-        wide: this.#wide,
-        groups: {
-          meterHours: this.#meterHours,
-          dimensions: this.#groupDimensions,
-          hourOf: this.#hourOfGroup,
-          ofKey: Uint32Array.from(this.#ofKey),
-        },
+      counts: {
+        events: count,
+        contributions: this.#contributions,
+        keys: this.#keys,
+        buckets: this.#buckets,
+        bucketBytes: this.#scratch.writer.written.bytes.length,
       },
+      tenants: this.#tenants,
+      meters: this.#meterKeys,
+      wide: this.#wide,
+      meterHours: this.#meterHours,
+      dimensions: this.#groupDimensions,
+      hourOf: this.#hourOfGroup,
+      corrections,
     };
   }
 
@@ -330,21 +368,30 @@ class Preparation {
   /** Adds the event's contributions; returns what refuses it, or 0. */
   #contribute(plan: Plan, tenant: number, at: number): number {
     const block = this.#block;
+    const scratch = this.#scratch;
     const first = block.cellStart[at]!;
     const hour = Math.floor(block.time[at]! / HOUR_MS);
-    const subjectHour = this.#pair(block.subject[at]!, this.#hourNumber(hour));
-    for (let number = 0; number < plan.groupings.length; number++) {
-      plan.groups[number] = this.#group(plan.groupings[number]!, first, subjectHour);
-    }
+    const tenantHour = this.#pair(tenant, this.#hourNumber(hour));
+    // Meters that group in the same way stand behind one another mostly: their bucket is looked up once.
+    let [grouping, group, bucket, nth] = [-1, -1, -1, 0];
     for (const one of plan.meters) {
       if (one.filters !== null && !this.#passes(one.filters, first)) continue;
       const fault = this.#value(one, first);
       if (fault !== 0) return fault;
-      const bucket = this.#scratch.buckets.of(plan.groups[one.grouping]!, tenant);
-      if (bucket === this.#isBounded.length) this.#newBucket(plan.groupings[one.grouping]!, at, hour);
-      const key = this.#scratch.keys.of(bucket, one.number);
-      if (key === this.#keyBucket.length) this.#newKey(bucket, plan.groupings[one.grouping]!, one, at, hour);
-      this.#key[this.#contributions] = key;
+      if (one.grouping !== grouping) {
+        grouping = one.grouping;
+        group = this.#group(plan.groupings[grouping]!, first, tenantHour);
+        bucket = scratch.buckets.of(block.subject[at]!, group);
+        if (bucket === this.#buckets) this.#newBucket(plan.groupings[grouping]!, at, hour);
+        nth = scratch.firstKey[bucket]!;
+      } else nth += 1;
+      // A bucket's keys mostly were made in this order, one after the other.
+      let key = nth;
+      if (key >= this.#keys || scratch.keyBucket[key] !== bucket || scratch.keyMeter[key] !== one.number) {
+        key = scratch.keys.of(bucket, one.number);
+        if (key === this.#keys) this.#newKey(bucket, plan.groupings[grouping]!, one, at, group, tenantHour);
+      }
+      scratch.key[this.#contributions] = key;
       this.#contributions += 1;
     }
     return 0;
@@ -353,32 +400,34 @@ class Preparation {
   /** Writes mantissa and scale of the next contribution. */
   #value(one: MeterPlan, first: number): number {
     const next = this.#contributions;
-    if (next === this.#key.length) this.#grow();
+    const scratch = this.#scratch;
+    if (next === scratch.key.length) scratch.growContributions();
     const { valueProperty, aggregation } = one.meter;
     if (valueProperty !== null && one.value < 0) return MISSING;
     if (countsEvents(aggregation)) {
-      this.#mantissa[next] = 1;
-      this.#scale[next] = 0;
+      scratch.mantissa[next] = 1;
+      scratch.scale[next] = 0;
       if (valueProperty === null || one.valueTag !== FIELD_LITERAL) return 0;
       return this.#text(this.#block.cells[first + one.value]!) === 'null' ? MISSING : 0;
     }
     const cell = this.#block.cells[first + one.value]!;
     if (one.valueTag === FIELD_NUMBER) {
-      this.#mantissa[next] = cell;
-      this.#scale[next] = one.valueScale;
+      scratch.mantissa[next] = cell;
+      scratch.scale[next] = one.valueScale;
       return 0;
     }
     if (one.valueTag === FIELD_LITERAL) return this.#text(cell) === 'null' ? MISSING : NOT_A_NUMBER;
     const parsed = parseQuantity(this.#text(cell));
     if (!parsed.ok) return parsed.fault === 'not_a_decimal' ? NOT_A_NUMBER : OUT_OF_RANGE;
-    this.#mantissa[next] = this.#wide.length;
-    this.#scale[next] = WIDE;
+    scratch.mantissa[next] = this.#wide.length;
+    scratch.scale[next] = WIDE;
     this.#wide.push(parsed.value);
     return 0;
   }
 
-  #group(grouping: Grouping, first: number, subjectHour: number): number {
-    let group = subjectHour;
+  /** The group of an event: tenant, hour and dimensions, of whatever subject. */
+  #group(grouping: Grouping, first: number, tenantHour: number): number {
+    let group = tenantHour;
     for (let number = 0; number < grouping.cells.length; number++) {
       const cell = grouping.cells[number]!;
       let value = 0; // absent
@@ -430,7 +479,10 @@ class Preparation {
       else writer.text(dimensionOf(this.#text(raw)));
     }
     writer.end(this.#tenant(block.tenant[at]!));
-    this.#isBounded.push(cells.length > 0 && !isOver);
+    if (this.#buckets === this.#scratch.isBounded.length) this.#scratch.growBuckets();
+    this.#scratch.isBounded[this.#buckets] = cells.length > 0 && !isOver ? 1 : 0;
+    this.#scratch.firstKey[this.#buckets] = this.#keys;
+    this.#buckets += 1;
   }
 
   /** Whether one of the dimensions is the overflow group's name. Its event is in that group in all of them. */
@@ -446,32 +498,44 @@ class Preparation {
     return false;
   }
 
-  #newKey(bucket: number, grouping: Grouping, one: MeterPlan, at: number, hour: number): void {
-    this.#keyBucket.push(bucket);
-    this.#keyMeter.push(one.number);
-    this.#ofKey.push(this.#isBounded[bucket]! ? 1 + this.#groupNumber(grouping, one, at, hour) : 0);
+  #newKey(
+    bucket: number,
+    grouping: Grouping,
+    one: MeterPlan,
+    at: number,
+    group: number,
+    tenantHour: number,
+  ): void {
+    const scratch = this.#scratch;
+    if (this.#keys === scratch.keyBucket.length) scratch.growKeys();
+    const key = this.#keys++;
+    scratch.keyBucket[key] = bucket;
+    scratch.keyMeter[key] = one.number;
+    const isBounded = scratch.isBounded[bucket] === 1;
+    scratch.ofKey[key] = isBounded ? 1 + this.#boundedGroup(grouping, one, at, group, tenantHour) : 0;
   }
 
   /** The number of a key's group: its meter, hour and dimensions, of whatever subject. */
-  #groupNumber(grouping: Grouping, { meter, number }: MeterPlan, at: number, hour: number): number {
-    const block = this.#block;
-    const hourOfAll = this.#pair(this.#anySubject, this.#hourNumber(hour));
-    const pair = this.#pair(this.#group(grouping, block.cellStart[at]!, hourOfAll), number);
-    let group = this.#groupNumbers.get(pair);
-    if (group === undefined) {
-      const meterHourPair = this.#pair(hourOfAll, number);
-      let meterHour = this.#meterHourNumbers.get(meterHourPair);
-      if (meterHour === undefined) {
-        const hourSeconds = hour * (HOUR_MS / 1_000);
-        const text = JSON.stringify([this.#text(block.tenant[at]!), meter.key, hourSeconds]);
-        meterHour = this.#meterHours.push({ text, hourSeconds, groupsMax: groupsMaxOf(meter) }) - 1;
-        this.#meterHourNumbers.set(meterHourPair, meterHour);
-      }
-      group = this.#groupDimensions.push(JSON.stringify(this.#dimensions(grouping, at))) - 1;
-      this.#hourOfGroup.push(meterHour);
-      this.#groupNumbers.set(pair, group);
+  #boundedGroup(
+    grouping: Grouping,
+    { meter, number }: MeterPlan,
+    at: number,
+    group: number,
+    tenantHour: number,
+  ): number {
+    const { bounded, meterHours } = this.#scratch;
+    const found = bounded.of(group, number);
+    if (found < this.#groupDimensions.length) return found;
+    const meterHour = meterHours.of(tenantHour, number);
+    if (meterHour === this.#meterHours.length) {
+      const block = this.#block;
+      const hourSeconds = Math.floor(block.time[at]! / HOUR_MS) * (HOUR_MS / 1_000);
+      const text = JSON.stringify([this.#text(block.tenant[at]!), meter.key, hourSeconds]);
+      this.#meterHours.push({ text, hourSeconds, groupsMax: groupsMaxOf(meter) });
     }
-    return group;
+    this.#groupDimensions.push(JSON.stringify(this.#dimensions(grouping, at)));
+    this.#hourOfGroup.push(meterHour);
+    return found;
   }
 
   #dimensions({ cells, tags, scales }: Grouping, at: number): string[] {
@@ -486,14 +550,13 @@ class Preparation {
   }
 
   #shapePlans(tenant: number, type: number, shape: number): ShapePlans {
-    const id = `${tenant} ${type} ${shape}`;
-    let plans = this.#plans.get(id);
-    if (plans === undefined) {
+    const { types, shapes } = this.#scratch;
+    const number = shapes.of(types.of(tenant, type), shape);
+    if (number === this.#plans.length) {
       const of = this.#meters.get(this.#text(tenant))?.get(this.#text(type));
-      plans = of === undefined ? NO_METERS : { of, byEpoch: of.epochs.map(() => undefined) };
-      this.#plans.set(id, plans);
+      this.#plans.push(of === undefined ? NO_METERS : { of, byEpoch: of.epochs.map(() => undefined) });
     }
-    return plans;
+    return this.#plans[number]!;
   }
 
   #makePlan(meters: readonly Meter[], shape: number): Plan {
@@ -507,9 +570,9 @@ class Preparation {
     return makePlan(meters, fields, (meter) => this.#meterNumber(meter));
   }
 
-  /** A number for a pair, apart from the numbers of texts: they stand in pairs themselves. */
+  /** A number for a pair, apart from the numbers of texts, which stand in pairs themselves. */
   #pair(a: number, b: number): number {
-    return this.#anySubject + 1 + this.#scratch.groups.of(a, b);
+    return this.#groupsFrom + this.#scratch.groups.of(a, b);
   }
 
   #hourNumber(hour: number): number {
@@ -538,28 +601,17 @@ class Preparation {
   }
 
   #tenant(text: number): number {
+    if (text === this.#lastTenant) return this.#lastTenantNumber;
     let number = this.#tenantNumbers.get(text);
     if (number === undefined) {
-      number = this.#tenants.length;
+      number = this.#tenants.push(this.#text(text)) - 1;
       this.#tenantNumbers.set(text, number);
-      this.#tenants.push(this.#text(text));
     }
+    [this.#lastTenant, this.#lastTenantNumber] = [text, number];
     return number;
   }
 
   #text(number: number): string {
     return (this.#texts[number] ??= textOf(this.#block, number));
-  }
-
-  #grow(): void {
-    const length = Math.max(64, this.#key.length * 2);
-    const { length: used } = this.#key;
-    const key = new Uint32Array(length);
-    key.set(this.#key.subarray(0, used));
-    const mantissa = new Float64Array(length);
-    mantissa.set(this.#mantissa);
-    const scale = new Uint8Array(length);
-    scale.set(this.#scale);
-    [this.#key, this.#mantissa, this.#scale] = [key, mantissa, scale];
   }
 }

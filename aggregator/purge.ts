@@ -2,8 +2,8 @@
 import type { Log } from '../runtime/log.ts';
 import { retry } from '../runtime/retry.ts';
 import type { Measurements } from './measurements.ts';
-import type { Gap } from './gap.ts';
 import type { LogMark } from './log-mark.ts';
+import type { PassedOver } from './passed-over.ts';
 import type { ShardLog, Timing } from './ports.ts';
 import { purgeBefore, type Watermark } from './watermark.ts';
 
@@ -26,8 +26,8 @@ export interface Durable {
   readonly watermark: Watermark;
   /** A message at the watermark or behind it, by which the log is recognized; null when there is none. */
   readonly last: LogMark | null;
-  /** A hole that was passed over, in front of it; null for none. */
-  readonly passedOver: Gap | null;
+  /** The holes that were passed over, in front of it. */
+  readonly passedOver: PassedOver;
 }
 
 export class Purger {
@@ -71,7 +71,9 @@ export class Purger {
     // In a log that was cut back or made anew and has grown again, other messages may stand there that nobody has
     // counted, or even the same one at the same place: sent again behind others. And a hole that was passed over may be
     // filled again.
-    const purged = await shardLog.purge(before, { created, has: last, lacks: passedOver });
+    const again = await passedOver.firstNew(shardLog);
+    const lacks = await passedOver.empty(shardLog);
+    const purged = again === null ? await shardLog.purge(before, { created, has: last, lacks }) : null;
     if (purged === null) {
       log.warn(
         { shard, sequence },

@@ -9,8 +9,8 @@
  */
 import type { Log } from '../runtime/log.ts';
 import { retry } from '../runtime/retry.ts';
-import { foundAgain, type Gap } from './gap.ts';
 import { findDifference, markOf, sameMark, type LogMark } from './log-mark.ts';
+import type { PassedOver } from './passed-over.ts';
 import { isLogError, LogError, type PulledMessage, type ShardLog, type Timing } from './ports.ts';
 
 /** The log is not the one that was read, or a part of it is missing. What was handed over before is sound. */
@@ -42,10 +42,8 @@ export interface ReadShardOptions {
    * those messages, and release them when a watermark passes them, so they have to learn of a new incarnation first.
    */
   readonly holeUntil: number;
-  /** A hole in front of the place that was passed over already: a loss when its messages are there again. */
-  readonly passedOver: Gap | null;
-  /** Called when one is passed over now. */
-  onPassedOver(gap: Gap): void;
+  /** Holes in front of the place that were passed over: a loss when their messages are there again. Told of further ones. */
+  readonly passedOver: PassedOver;
   readonly maxBytesInFlight: number;
   readonly log: Log;
   readonly timing: Timing;
@@ -60,13 +58,12 @@ export interface ReadMessage extends LogMark {
 /** Why the log is not the one that was read, or has more than was read of it; null when neither is so. */
 async function findLoss(
   shardLog: ShardLog,
-  { created, behind }: ReadShardOptions,
+  { created, behind, passedOver }: ReadShardOptions,
   last: LogMark | null,
-  gap: Gap | null,
 ): Promise<LogLostError | null> {
   const difference = await findDifference(shardLog, created, last, behind);
   if (difference !== null) return new LogLostError(difference);
-  const again = await foundAgain(shardLog, gap);
+  const again = await passedOver.foundAgain(shardLog);
   return again === null ? null : new LogLostError(again, { isHole: true });
 }
 
@@ -83,7 +80,6 @@ export async function* readShard(
   if (o.signal.aborted) stop();
   let last = o.last;
   let next = o.behind + 1;
-  let { passedOver } = o;
 
   /** Nothing was handed over yet since reading began, or began anew. */
   let isFirst = true;
@@ -97,10 +93,10 @@ export async function* readShard(
     // What has been found stands: a comparison begun after that would not be repeated when it fails.
     if (reading.signal.aborted) return;
     isFirst = true;
-    const [known, gap] = [last, passedOver];
+    const known = last;
     const number = ++comparisons;
     const isNewest = (): boolean => number === comparisons;
-    comparison = retry(() => findLoss(shardLog, o, known, gap), {
+    comparison = retry(() => findLoss(shardLog, o, known), {
       ...COMPARE_AGAIN,
       timing: o.timing,
       signal: reading.signal,
@@ -180,8 +176,7 @@ export async function* readShard(
         const isKnown = next === o.behind + 1 && sequence - 1 <= o.holeUntil;
         if (!isKnown) throw new LogLostError(hole, { isHole: true });
         o.log.error({ stream: shardLog.name, missingFrom: next, missingTo: sequence - 1 }, hole);
-        passedOver = { from: next, to: sequence - 1 };
-        o.onPassedOver(passedOver);
+        o.passedOver.add({ from: next, to: sequence - 1 });
       }
       if (last === null || sequence >= last.sequence) last = mark;
       next = sequence + 1;

@@ -1,9 +1,9 @@
 /** Step 0: what a shard starts from. See consume.ts for the protocol. */
 import type { DedupeIndex } from './dedupe/index.ts';
-import type { Gap } from './gap.ts';
 import { findStanding, type IncarnationOptions } from './incarnation.ts';
 import type { LogMark } from './log-mark.ts';
 import type { Loss } from './loss.ts';
+import type { PassedOver } from './passed-over.ts';
 import type { MeterRegistry } from './registry.ts';
 import { RollupCache } from './rollup-cache.ts';
 import type { Tally } from './tally.ts';
@@ -17,8 +17,8 @@ export interface Recovered {
   readonly beganBehind: number;
   /** Up to where the log may have a hole behind the watermark. */
   readonly holeUntil: number;
-  /** The hole that this incarnation has passed over; null for none, or none yet. */
-  passedOver: Gap | null;
+  /** The holes that were passed over. */
+  readonly passedOver: PassedOver;
   /** The newest message that the tables speak of, at the watermark or ahead of it; null when there is none. */
   last: LogMark | null;
   readonly registry: MeterRegistry;

@@ -132,7 +132,7 @@ export class RollupCache {
     stored.forEach((one, at) => {
       for (const rows of [this.rows, this.#previous]) {
         const [from, to] = [start[at]!, start[at + 1]!];
-        const bucket = rows.buckets.find(tenants[at]!, view, from, to, hash[at * 2]!, hash[at * 2 + 1]!);
+        const bucket = rows.buckets.find(tenants[at]!, view, from, to, hash[at * 2]!);
         const row = bucket < 0 ? -1 : rows.find(bucket, meters[at]!);
         if (row < 0) continue;
         rows.load(row, one, incarnation);
@@ -214,7 +214,6 @@ class Finder {
         start[at]!,
         start[at + 1]!,
         hash[at * 2]!,
-        hash[at * 2 + 1]!,
       );
     }
   }
@@ -231,12 +230,12 @@ class Finder {
     const { tenant, start, hash } = this.#buckets;
     const of = this.tenants[tenant[bucket]!]!;
     const [from, to] = [start[bucket]!, start[bucket + 1]!];
-    const [low, high] = [hash[bucket * 2]!, hash[bucket * 2 + 1]!];
+    const low = hash[bucket * 2]!;
     let number = this.#current[bucket]!;
     if (number < 0) {
       // Two buckets of the list can be one, where one of them stands for what overflows.
-      number = rows.buckets.find(of, this.#view, from, to, low, high);
-      if (number < 0) number = rows.buckets.add(of, this.#view, from, to, low, high);
+      number = rows.buckets.find(of, this.#view, from, to, low);
+      if (number < 0) number = rows.buckets.add(of, this.#view, from, to, low);
       this.#current[bucket] = number;
       const known = rows.find(number, meter);
       this.wasKnown = known >= 0;
@@ -244,7 +243,7 @@ class Finder {
     }
     const row = rows.add(number, meter);
     const before =
-      this.#previous.count === 0 ? -1 : this.#previous.buckets.find(of, this.#view, from, to, low, high);
+      this.#previous.count === 0 ? -1 : this.#previous.buckets.find(of, this.#view, from, to, low);
     const old = before < 0 ? -1 : this.#previous.find(before, meter);
     this.wasKnown = old >= 0;
     if (old >= 0) rows.copy(row, this.#previous, old);

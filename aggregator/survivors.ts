@@ -10,12 +10,12 @@
  * - A hole that was passed over, and is filled again: a broker comes back with what it had before. Nobody has counted those
  *   messages, so the prefix ends in front of them, and what stands behind is read again.
  */
-import { firstIn } from './gap.ts';
 import type { Beginning } from './incarnation-rows.ts';
-import { sameMark, type StoredMessage, type StreamFacts } from './log-mark.ts';
+import type { StoredMessage, StreamFacts } from './log-mark.ts';
+import { Counted, gapsOf, PassedOver } from './passed-over.ts';
 import type { ShardLog, Tables } from './ports.ts';
 import { survivingPrefix } from './surviving-prefix.ts';
-import { fingerprintOf, type Watermark } from './watermark.ts';
+import type { Watermark } from './watermark.ts';
 
 export interface SurvivorsOptions {
   readonly tables: Pick<Tables, 'loadMarks' | 'loadFirstMarks'>;
@@ -39,63 +39,25 @@ export interface Survivors {
 }
 
 export async function findSurvivors(o: SurvivorsOptions): Promise<Survivors> {
-  const { shardLog, beginnings, watermark, stream } = o;
-  // A mark proves that its message was counted only where its incarnation was.
-  const countedTo = new Map(
-    beginnings.map((one) => [one.watermark.incarnation - 1, one.sequenceBefore] as const),
-  );
-  countedTo.set(watermark.incarnation, watermark.sequence);
-  const known = new Marks(o);
-  const isCounted = async (present: StoredMessage, ahead = 0): Promise<boolean> => {
-    const { sequence } = present;
-    const marks = await known.at(sequence, ahead);
-    if (marks.length === 0)
-      return sequence === watermark.sequence && fingerprintOf(present.message) === watermark.fingerprint;
-    return marks.some(
-      ({ incarnation, mark }) => sequence <= (countedTo.get(incarnation) ?? 0) && sameMark(mark, present),
-    );
-  };
-
+  const { tables, shardLog, shard, beginnings, stream } = o;
+  const counted = new Counted(o);
   const first = Math.max(1, stream.firstSequence);
   const holes = new Holes(shardLog, first);
   const proven = new Map<number, StoredMessage>();
   const same = async (sequence: number): Promise<boolean> => {
     const present = await holes.lastUpTo(sequence);
-    if (present === null || !(await isCounted(present))) return false;
+    if (present === null || !(await counted.has(present))) return false;
     proven.set(present.sequence, present);
     return true;
   };
-  const last = Math.min(
-    stream.lastSequence,
-    Math.max(...countedTo.values()),
-    await passedOverBehind(o, first, isCounted),
-  );
+  const began = new Map(beginnings.map((one) => [one.watermark.incarnation, one.watermark.sequence]));
+  const firstMarks = await tables.loadFirstMarks(shard, began);
+  // What was passed over, and is there again, is read now, and so is all that stands behind it.
+  const passedOver = new PassedOver(counted, gapsOf(beginnings, firstMarks, stream.created, null), Infinity);
+  const again = await passedOver.firstNew(shardLog);
+  const last = Math.min(stream.lastSequence, counted.last, again === null ? Infinity : again - 1);
   const survived = holes.inFrontOf(await survivingPrefix(first, last, same));
   return { survived, at: proven.get(survived) ?? null };
-}
-
-type MarkOf = Awaited<ReturnType<Tables['loadMarks']>>[number];
-
-/** The marks of the tables, as far as they were asked for. */
-class Marks {
-  readonly #o: Pick<SurvivorsOptions, 'tables' | 'shard'>;
-  /** By sequence. */
-  readonly #known = new Map<number, MarkOf[]>();
-
-  constructor(o: Pick<SurvivorsOptions, 'tables' | 'shard'>) {
-    this.#o = o;
-  }
-
-  /** @param ahead how many more behind it will be asked for */
-  async at(sequence: number, ahead: number): Promise<readonly MarkOf[]> {
-    const known = this.#known.get(sequence);
-    if (known !== undefined) return known;
-    const { tables, shard } = this.#o;
-    for (let at = sequence; at <= sequence + ahead; at++) this.#known.set(at, []);
-    for (const one of await tables.loadMarks(shard, sequence, sequence + ahead))
-      this.#known.get(one.mark.sequence)!.push(one);
-    return this.#known.get(sequence)!;
-  }
 }
 
 /** What is missing in a log, as far as it was come upon. */
@@ -139,34 +101,4 @@ class Holes {
     const hole = this.#known.find(({ from, to }) => from <= sequence && sequence <= to);
     return hole === undefined ? sequence : hole.from - 1;
   }
-}
-
-/** So many marks are asked for at a time where every message of a gap is looked at. */
-const MARKS_AT_A_TIME = 1_000;
-
-/**
- * Behind which sequence messages stand that were passed over; Infinity when there are none. A hole is passed over only
- * where an incarnation begins: it is what lies between its beginning and the first mark behind. In another stream than
- * the one that it began in there is nothing of it.
- */
-async function passedOverBehind(
-  { tables, shardLog, shard, beginnings, stream }: SurvivorsOptions,
-  first: number,
-  isCounted: (present: StoredMessage, ahead: number) => Promise<boolean>,
-): Promise<number> {
-  const began = new Map(
-    beginnings
-      .filter(({ watermark }) => watermark.streamCreated === stream.created)
-      .map(({ watermark }) => [watermark.incarnation, watermark.sequence]),
-  );
-  const marks = await tables.loadFirstMarks(shard, began);
-  let passed = Infinity;
-  for (const [incarnation, behind] of began) {
-    const gap = { from: Math.max(behind + 1, first), to: (marks.get(incarnation) ?? 0) - 1 };
-    const isNew = async (present: StoredMessage): Promise<boolean> =>
-      !(await isCounted(present, Math.min(MARKS_AT_A_TIME, gap.to - present.sequence)));
-    const found = await firstIn(shardLog, gap, isNew);
-    if (found !== null) passed = Math.min(passed, found - 1);
-  }
-  return passed;
 }

@@ -35,6 +35,8 @@ export interface Decidable {
  * Decides a block, in order, and enters what counts into the index. `refused` is not 0 where a meter refuses, and gets
  * the reason where a correction has nothing to correct. An entry at the event's own position is its own replay: it
  * counts again, and what it counts into knows.
+ *
+ * The index decides what it can in its kernel. Corrections, and where the kernel stops, are decided one by one.
  */
 export function decideBlock(
   index: DedupeIndex,
@@ -45,26 +47,36 @@ export function decideBlock(
 ): Uint8Array {
   const verdicts = new Uint8Array(block.count);
   let next = 0;
-  let nextCorrection = corrections === null ? -1 : corrections.events[0]!;
   for (let at = 0; at < block.count; at++) {
-    const position = positionInShard(sequence, at);
-    if (at === nextCorrection) {
-      // First, because what `look` found last is what `samePayload` is asked of.
+    const correction = corrections?.events[next] ?? block.count;
+    if (at < correction) at = index.decide(block, refused, verdicts, sequence, at, correction);
+    if (at === block.count) break;
+    if (at === correction) {
       const target = index.look(corrections!.targets, next * 4);
+      const position = positionInShard(sequence, at);
       if (refused[at] === 0 && (target === ABSENT || target >= position)) refused[at] = TARGET_UNKNOWN;
-      nextCorrection = corrections!.events[++next] ?? -1;
+      next += 1;
     }
-    const known = index.look(block.identity, at * 4);
-    if (known !== ABSENT && known < position) {
-      verdicts[at] = index.samePayload(block.payloadHash, at * 2) ? DUPLICATE : CONFLICT;
-    } else if (refused[at] !== 0) {
-      verdicts[at] = REJECTED;
-    } else {
-      verdicts[at] = COUNTED;
-      if (known !== position) index.put(block.identity, at * 4, position, block.payloadHash, at * 2);
-    }
+    verdicts[at] = decideOne(index, block, refused, sequence, at);
   }
   return verdicts;
+}
+
+/** The reference of the kernel. */
+function decideOne(
+  index: DedupeIndex,
+  { identity, payloadHash }: Decidable,
+  refused: Uint8Array,
+  sequence: number,
+  at: number,
+): number {
+  const position = positionInShard(sequence, at);
+  const known = index.look(identity, at * 4);
+  if (known !== ABSENT && known < position)
+    return index.samePayload(payloadHash, at * 2) ? DUPLICATE : CONFLICT;
+  if (refused[at] !== 0) return REJECTED;
+  if (known !== position) index.put(identity, at * 4, position, payloadHash, at * 2);
+  return COUNTED;
 }
 
 /** The events of a block that have to be asked for in ClickHouse before the block is decided. */

@@ -70,6 +70,7 @@ const DEADLINE_MS = 600_000;
 
 export async function benchAggregate(o: {
   events: number;
+  subjects: number;
   onProgress: (text: string) => void;
 }): Promise<AggregateBench> {
   const engines = await startEngines({ nats: true, clickhouse: true });
@@ -84,7 +85,7 @@ export async function benchAggregate(o: {
     await maker.line((line) => line['ready'] === true);
     await maker.stop();
     o.onProgress(`filling the log with ${o.events.toLocaleString('en-US')} events`);
-    const filled = await fill(link, o.events);
+    const filled = await fill(link, o.events, o.subjects);
 
     const rates: AggregateRate[] = [];
     const measure = async (
@@ -162,7 +163,7 @@ interface Filled {
 }
 
 /** Through the edge's own reading and packing, without its doors. */
-async function fill(link: NatsLink, events: number): Promise<Filled> {
+async function fill(link: NatsLink, events: number, subjects: number): Promise<Filled> {
   const bytesMax = Math.max(1024 ** 3, Math.ceil((events * 400) / SHARDS));
   for (let shard = 0; shard < SHARDS; shard++) {
     await ensureStream(link, {
@@ -212,7 +213,7 @@ async function fill(link: NatsLink, events: number): Promise<Filled> {
   });
   const time = new Date(nowMs).toISOString();
   for (let first = 0; first < events; first += EVENTS_PER_BODY) {
-    const body = bodyOf(first, Math.min(EVENTS_PER_BODY, events - first), time);
+    const body = bodyOf(first, Math.min(EVENTS_PER_BODY, events - first), time, subjects);
     const outcome = readBody(body, 'json', context, batch);
     if (!outcome.read || outcome.rejected.length > 0)
       throw new Error('the events of the benchmark are sound');

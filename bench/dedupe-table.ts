@@ -2,7 +2,17 @@ import type { DedupeBench } from './dedupe.ts';
 import type { DedupeEvents } from './dedupe-events.ts';
 import { fixed, table, whole } from './table.ts';
 
-export function printDedupe({ figures, rebuilds, lookUps }: DedupeBench): string {
+export function printDedupe({ kinds, figures, rebuilds, lookUps }: DedupeBench): string {
+  const decided = [
+    ['keys', 'decided by', 'ns/event', 'last fifth ns/event', 'B/key'],
+    ...kinds.map((one) => [
+      whole(one.keys),
+      one.kind,
+      whole(one.nanosPerEvent),
+      whole(one.nanosPerEventLast),
+      one.bytesPerKey === null ? '' : fixed(one.bytesPerKey, 1),
+    ]),
+  ];
   const looks = [
     [
       'keys',
@@ -39,7 +49,7 @@ export function printDedupe({ figures, rebuilds, lookUps }: DedupeBench): string
     ['rows in ClickHouse', 'identities asked for', 'p50 ms'],
     ...lookUps.map((one) => [whole(one.rows), whole(one.identities), fixed(one.p50Ms, 1)]),
   ];
-  return `${[looks, rebuilt, asked].map(table).join('\n\n')}\n`;
+  return `${[decided, looks, rebuilt, asked].map(table).join('\n\n')}\n`;
 }
 
 export function printDedupeEvents(one: DedupeEvents): string {

@@ -1,5 +1,5 @@
 // The event that the figures are about: 228 bytes of JSON, as a gateway for language models would send it.
-// Ids are fresh for each event; a thousand subjects; everything else is what real traffic repeats.
+// Ids are fresh for each event; a thousand subjects unless said; everything else is what real traffic repeats.
 import { createHash } from 'node:crypto';
 import type { MeterDefined } from '../contract/control.ts';
 
@@ -11,7 +11,7 @@ export const METERS: readonly MeterDefined[] = ['input_tokens', 'output_tokens']
   meter: { key, eventType: 'llm.request', aggregation: 'sum', valueProperty: key, groupBy: ['model'] },
 }));
 
-const SUBJECTS = 1_000;
+export const SUBJECTS = 1_000;
 
 /** A UUID that depends on the number alone: a run can be repeated. */
 function uuidOf(number: number): string {
@@ -20,8 +20,8 @@ function uuidOf(number: number): string {
 }
 
 /** `time` lies within the window that edges accept. */
-export function eventJson(number: number, time: string): string {
-  const subject = String((number * 7_919) % SUBJECTS).padStart(6, '0');
+export function eventJson(number: number, time: string, subjects = SUBJECTS): string {
+  const subject = String((number * 7_919) % subjects).padStart(6, '0');
   return (
     `{"id":"${uuidOf(number)}","source":"gateway-eu-1","type":"llm.request","subject":"cus_${subject}",` +
     `"time":"${time}","data":{"model":"small-${number % 3}","input_tokens":${100 + (number % 900)},` +
@@ -30,7 +30,7 @@ export function eventJson(number: number, time: string): string {
 }
 
 /** A JSON array of `events` events, the first of which is `first`. */
-export function bodyOf(first: number, events: number, time: string): Buffer {
-  const all = Array.from({ length: events }, (_, at) => eventJson(first + at, time));
+export function bodyOf(first: number, events: number, time: string, subjects = SUBJECTS): Buffer {
+  const all = Array.from({ length: events }, (_, at) => eventJson(first + at, time, subjects));
   return Buffer.from(events === 1 ? all[0]! : `[${all.join(',')}]`);
 }

@@ -46,7 +46,7 @@ describe('a log on NATS with a hole', () => {
     const log = await logOf(1, 5);
     const { created } = await log.facts();
     const has = (await log.messageAt(5))!;
-    const lacks = { from: 2, to: 3 };
+    const lacks = [{ from: 2, to: 3 }];
     expect(await log.purge(5, { created, has, lacks })).toBeNull();
     expect((await log.facts()).firstSequence).toBe(1);
     for (const sequence of [2, 3]) await link.jsm.streams.deleteMessage(streamName(1), sequence);

@@ -67,8 +67,8 @@ const shell: Readonly<Partial<Record<Folder, string>>> = {
   ingest: `acknowledged-bucket deployment main http/server journal/courier journal/journal journal/journal-disk
     journal/journal-lock journal/journal-recovery journal/journaling journal/releases journal/resends`,
   aggregator: `backfill-store backlog consume corrections-store counting flush flush-steps gap incarnation
-    incarnation-store lease-bucket log-mark main nats-log owners ownership patience purge read-shard recover
-    rules-store store surviving-prefix survivors tables watched-log watermark-bucket dedupe/look-up
+    incarnation-store lease-bucket log-mark main nats-log owners ownership passed-over patience purge read-shard recover
+    rules-store store surviving-prefix survivors tables watched-log watermark-bucket workers dedupe/look-up
     dedupe/rebuild`,
   ledger: `audit backfill-difference backfill-money backfill-steps backfills balance close conservation
     conservation-stages customers edge-totals entitlements grants invoices journal-store main meter-versions

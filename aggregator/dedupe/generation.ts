@@ -41,9 +41,26 @@ const OVERGROWTH_KEYS = 2 ** 20;
 /** No entry. */
 export const NONE = -1;
 
-export class Generation {
-  size = 0;
+/** What the index asks of a generation. Entries are numbers that mean something to the generation alone. */
+export interface ExactKeys {
+  readonly size: number;
   /** The highest position in it: once that is durable, all of it is. */
+  readonly newest: number;
+  readonly bytes: number;
+  /** The identity's entry, or NONE. */
+  find(words: Uint32Array, at: number): number;
+  positionOf(entry: number): number;
+  samePayload(entry: number, hash: Uint32Array, at: number): boolean;
+  /** Keeps the entry with the smaller position when the identity is there already; false when there is no room. */
+  put(words: Uint32Array, at: number, position: number, hash: Uint32Array, hashAt: number): boolean;
+  /** Hands over the next identities, each once, and up to so many; returns how many. Nothing is put any more. */
+  handOver(most: number, take: (words: Uint32Array, at: number) => void): number;
+  /** It is not asked any more: its memory may be used again. */
+  release(): void;
+}
+
+export class Generation implements ExactKeys {
+  size = 0;
   newest = EARLIER;
   readonly #keysMax: number;
   readonly #chunks: Uint32Array[] = [];
@@ -57,6 +74,7 @@ export class Generation {
   readonly #entryBits: number;
   readonly #entryMask: number;
   #slots = 0;
+  #handedOver = 0;
 
   /**
    * @param keys how many it is made for; it may outgrow that a little. @param expected for how many its directory has
@@ -83,11 +101,6 @@ export class Generation {
     return this.#chunks.length * 2 ** this.#chunkBits * ENTRY_BYTES + this.#slots * SLOT_BYTES;
   }
 
-  get full(): boolean {
-    return this.size >= this.#keysMax;
-  }
-
-  /** The number of the identity's entry, or NONE. */
   find(words: Uint32Array, at: number): number {
     const segment = this.#segments[this.#segmentOf(words[at]!)]!;
     const slots = segment.length;
@@ -118,19 +131,24 @@ export class Generation {
     return chunk[base] === hash[at] && chunk[base + 1] === hash[at + 1];
   }
 
-  /** Keeps the entry with the smaller position when the identity is there already. The generation is not full. */
-  put(words: Uint32Array, at: number, position: number, hash: Uint32Array, hashAt: number): void {
+  put(words: Uint32Array, at: number, position: number, hash: Uint32Array, hashAt: number): boolean {
+    if (this.size >= this.#keysMax) return false;
     const known = this.find(words, at);
     if (known === NONE) this.#add(words, at, position, hash, hashAt);
     else if (this.positionOf(known) > position) this.#write(known, position, hash, hashAt);
+    return true;
   }
 
-  /** Copies the identity of an entry to `words[at, at + 4)`. */
-  identityOf(entry: number, words: Uint32Array, at: number): void {
-    const chunk = this.#chunks[entry >>> this.#chunkBits]!;
-    const base = (entry & this.#chunkMask) * ENTRY_WORDS;
-    for (let word = 0; word < 4; word++) words[at + word] = chunk[base + word]!;
+  handOver(most: number, take: (words: Uint32Array, at: number) => void): number {
+    const begin = this.#handedOver;
+    const end = Math.min(this.size, begin + most);
+    for (let entry = begin; entry < end; entry++)
+      take(this.#chunks[entry >>> this.#chunkBits]!, (entry & this.#chunkMask) * ENTRY_WORDS);
+    this.#handedOver = end;
+    return end - begin;
   }
+
+  release(): void {}
 
   #add(words: Uint32Array, at: number, position: number, hash: Uint32Array, hashAt: number): void {
     const number = this.#segmentOf(words[at]!);

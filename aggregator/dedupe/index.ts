@@ -15,8 +15,11 @@
  * Between asking and deciding nothing may go over into the cold tier, or an identity that was asked for, not found,
  * and counted in between would be new a second time: `rotate` is called when all that was asked for is decided.
  */
+import { positionInShard } from '../position-in-shard.ts';
 import { ColdKeys } from './cold-keys.ts';
-import { Generation, NONE } from './generation.ts';
+import { Generation, NONE, type ExactKeys } from './generation.ts';
+import { KernelGeneration } from './kernel-generation.ts';
+import { KERNEL_BYTES_MAX, KernelMemory, type Columns } from './kernel-memory.ts';
 
 /** No entry. Below EARLIER, so that "was before" is one comparison. */
 export const ABSENT = -2;
@@ -25,28 +28,43 @@ export const ABSENT = -2;
 const FILTER_BYTES_MAX = 64 * 1024 ** 2;
 /** Keys drained with a block even if it brought nothing new. */
 const DRAIN_LEAST = 64;
+/** Of a kernel's memory: the current one, the previous one, the one that is drained, and one for a late flush. */
+const GENERATIONS_LEAST = 4;
+/** Of memory that a generation gave back, for each new key: eight times what a key of the directory takes. */
+const CLEAN_BYTES = 32;
 
 export class DedupeIndex {
   readonly #third: number;
   readonly #cold: ColdKeys;
+  /** Null where the reference keeps everything: the bound is beyond what one memory holds. */
+  readonly #memory: KernelMemory | null;
   /** Newest first. */
-  #generations: Generation[];
-  #found: Generation;
+  #generations: ExactKeys[];
+  /** The same, while the kernel has all of them. */
+  #decidable: readonly KernelGeneration[] | null = null;
+  #found: ExactKeys;
   #foundEntry = 0;
   #putSinceDrain = 0;
   /** How many of the oldest generation's keys are in the cold tier. */
   #drained = 0;
-  readonly #words = new Uint32Array(4);
 
   /**
    * @param keysMax identities kept exactly; @param expected how many are about to be loaded; @param filterBytesMax the
-   * bound of the cold tier.
+   * bound of the cold tier; @param kernelBytesMax 0 for the reference alone.
    */
-  constructor(keysMax: number, expected = 0, filterBytesMax = FILTER_BYTES_MAX) {
+  constructor(
+    keysMax: number,
+    expected = 0,
+    filterBytesMax = FILTER_BYTES_MAX,
+    kernelBytesMax = KERNEL_BYTES_MAX,
+  ) {
     this.#third = Math.max(1, Math.floor(keysMax / 3));
     this.#cold = new ColdKeys(filterBytesMax, this.#third);
+    const needed = KernelGeneration.bytesFor(this.#third) * GENERATIONS_LEAST;
+    this.#memory = needed < kernelBytesMax ? new KernelMemory(kernelBytesMax) : null;
     this.#found = this.#generation(expected);
     this.#generations = [this.#found];
+    this.#seeDecidable();
   }
 
   /** How many keys a generation takes. */
@@ -60,7 +78,8 @@ export class DedupeIndex {
   }
 
   get bytes(): number {
-    return this.#generations.reduce((sum, generation) => sum + generation.bytes, 0);
+    const spare = this.#memory?.spareBytes ?? 0;
+    return this.#generations.reduce((sum, generation) => sum + generation.bytes, spare);
   }
 
   /** Identities, filters and bytes of the cold tier. */
@@ -102,16 +121,40 @@ export class DedupeIndex {
   }
 
   put(words: Uint32Array, at: number, position: number, hash: Uint32Array, hashAt: number): void {
-    if (this.#generations[0]!.full) this.seal();
-    this.#generations[0]!.put(words, at, position, hash, hashAt);
+    if (!this.#generations[0]!.put(words, at, position, hash, hashAt)) {
+      this.seal();
+      this.#generations[0]!.put(words, at, position, hash, hashAt);
+    }
     this.#putSinceDrain += 1;
+  }
+
+  /**
+   * Decides events `[from, to)` of a block as `decideBlock` of verdict.ts would, in the kernel; returns the first that
+   * it leaves to that.
+   */
+  decide(
+    block: Columns,
+    refused: Uint8Array,
+    verdicts: Uint8Array,
+    sequence: number,
+    from: number,
+    to: number,
+  ): number {
+    const generations = this.#decidable;
+    if (generations === null) return from;
+    const current = generations[0]!;
+    const before = current.size;
+    const position = positionInShard(sequence, from);
+    const decided = this.#memory!.decide(generations, block, refused, verdicts, from, to, position);
+    this.#putSinceDrain += current.size - before;
+    return decided;
   }
 
   /** Takes a key that ClickHouse has: exactly while the current generation has room, else into the cold tier. */
   load(words: Uint32Array, at: number, position: number, hash: Uint32Array, hashAt: number): void {
     const generation = this.#generations[0]!;
-    if (generation.size < this.#third) generation.put(words, at, position, hash, hashAt);
-    else this.#cold.add(words, at);
+    const isExact = generation.size < this.#third && generation.put(words, at, position, hash, hashAt);
+    if (!isExact) this.#cold.add(words, at);
   }
 
   /** Makes room for so many keys, in the cold tier, that ClickHouse has. */
@@ -128,6 +171,7 @@ export class DedupeIndex {
     if (this.#generations[0]!.size >= this.#third) this.seal();
     const waiting = this.#generations.length - 2;
     if (waiting > 0) this.#drain(durable, (this.#putSinceDrain * 2 + DRAIN_LEAST) * waiting);
+    this.#memory?.clean((this.#putSinceDrain + DRAIN_LEAST) * CLEAN_BYTES);
     this.#putSinceDrain = 0;
   }
 
@@ -135,6 +179,7 @@ export class DedupeIndex {
   seal(): void {
     this.#found = this.#generation(this.#third);
     this.#generations = [this.#found, ...this.#generations];
+    this.#seeDecidable();
   }
 
   #drain(durable: number, keys: number): void {
@@ -142,19 +187,24 @@ export class DedupeIndex {
     while (left > 0 && this.#generations.length > 2) {
       const oldest = this.#generations.at(-1)!;
       if (oldest.newest > durable) return;
-      const end = Math.min(oldest.size, this.#drained + left);
-      left -= end - this.#drained;
-      for (; this.#drained < end; this.#drained++) {
-        oldest.identityOf(this.#drained, this.#words, 0);
-        this.#cold.add(this.#words, 0);
-      }
-      if (end < oldest.size) return;
+      const handed = oldest.handOver(left, (words, at) => this.#cold.add(words, at));
+      left -= handed;
+      this.#drained += handed;
+      if (this.#drained < oldest.size) return;
       this.#drained = 0;
       this.#generations.pop();
+      oldest.release();
+      this.#seeDecidable();
     }
   }
 
-  #generation(expected: number): Generation {
-    return new Generation(this.#third, expected);
+  #generation(expected: number): ExactKeys {
+    const inKernel = this.#memory === null ? null : KernelGeneration.in(this.#memory, this.#third);
+    return inKernel ?? new Generation(this.#third, expected);
+  }
+
+  #seeDecidable(): void {
+    const inKernel = this.#generations.filter((one) => one instanceof KernelGeneration);
+    this.#decidable = inKernel.length === this.#generations.length ? inKernel : null;
   }
 }

@@ -6,14 +6,14 @@ import { Flusher } from '../../aggregator/flush.ts';
 import type { Measurements } from '../../aggregator/measurements.ts';
 import { Patience, StoppedError } from '../../aggregator/patience.ts';
 import { isLogError, type Timing } from '../../aggregator/ports.ts';
-import { Preparer } from '../../aggregator/prepare.ts';
+import { Preparer, unpack } from '../../aggregator/prepare.ts';
 import { Purger } from '../../aggregator/purge.ts';
 import { encodeRaw } from '../../aggregator/raw-rows.ts';
 import { recover, type Recovered } from '../../aggregator/recover.ts';
 import { readShared, type MetersInForce } from '../../aggregator/registry.ts';
+import { behind, Slots, type Slot } from '../../aggregator/slots.ts';
 import { IncarnationError } from '../../aggregator/watermark.ts';
-import type { PrepareAnswer } from '../../aggregator/worker.ts';
-import type { Workers } from '../../aggregator/workers.ts';
+import type { PrepareAnswer, Workers } from '../../aggregator/workers.ts';
 import { BlockError } from '../../contract/block.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { Model } from './model.ts';
@@ -166,6 +166,10 @@ async function count(o: ProcessOptions): Promise<void> {
     flusher.add(consumer);
   }
   await Promise.all([flusher.run(signal), ...consumers.map((consumer) => consumer.run(signal))]);
+  for (const consumer of consumers) consumer.forgetDecided();
+  await workers.close();
+  if (workers.slots.used > 0)
+    world.fail(`process ${life.number} ended and still holds ${workers.slots.used} slots`);
 }
 
 const WALL_MS = Date.UTC(2026, 10, 1);
@@ -181,21 +185,50 @@ function metersOf(bytes: SharedArrayBuffer): MetersInForce {
   return meters;
 }
 
-/** The work of the threads, done when its turn comes. */
+/** Few and small, so that blocks lie in slots, beside them, and with their message alone in one. */
+const SLOT_BYTES = 1_536;
+const SLOTS = 6;
+
+/** The work of the threads, done when its turn comes. What lies in a slot that was let go is spoilt. */
 function workersOf(world: World, life: Life, threads: number): Workers {
+  const memory = new SharedArrayBuffer(SLOT_BYTES * SLOTS);
+  const slots = new Slots(memory, SLOT_BYTES, (bytes) => bytes.fill(0xa5));
+  let running = 0;
+  let wakeClosing = (): void => undefined;
+  const holding = async <T>(what: string, held: readonly (Slot | null)[], work: () => T): Promise<T> => {
+    for (const slot of held) slot?.hold();
+    running += 1;
+    try {
+      return await world.work(life, what, work);
+    } finally {
+      for (const slot of held) slot?.release();
+      running -= 1;
+      wakeClosing();
+    }
+  };
   return {
     threads,
     bucketKey: BUCKET_KEY,
-    prepare: ({ message, meters }) =>
-      world.work(life, 'prepare', (): PrepareAnswer => {
+    slots,
+    prepare: ({ placed: { bytes, slot }, meters }) =>
+      holding('prepare', [slot], (): PrepareAnswer => {
+        const room = slot === null ? null : slot.bytes.subarray(behind(bytes.length));
         try {
-          return { kind: 'prepared', prepared: preparer.prepare(message, metersOf(meters)) };
+          const packed = preparer.pack(bytes, metersOf(meters), room);
+          return { kind: 'prepared', prepared: unpack(bytes, room, packed), message: bytes };
         } catch (error) {
           if (!(error instanceof BlockError)) throw error;
-          return { kind: 'unreadable', reason: error.message, message };
+          return { kind: 'unreadable', reason: error.message, message: bytes };
         }
       }),
-    encode: (blocks) => world.work(life, 'encode', () => encodeRaw(blocks)),
-    close: () => Promise.resolve(),
+    encode: (blocks) =>
+      holding(
+        'encode',
+        blocks.map(({ slot }) => slot),
+        () => encodeRaw(blocks),
+      ),
+    async close() {
+      while (running > 0) await new Promise<void>((resolve) => (wakeClosing = resolve));
+    },
   };
 }

@@ -83,6 +83,12 @@ export const GUARDS: readonly Guard[] = [
         from: 'known !== ABSENT && known < position',
         to: 'known !== ABSENT && known <= position',
       },
+      // The kernel's guard is its own; without it the reference decides, which is what is broken here.
+      {
+        file: 'aggregator/dedupe/index.js',
+        from: 'if (generations === null)',
+        to: 'if (generations !== undefined)',
+      },
     ],
   },
   {

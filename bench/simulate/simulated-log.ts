@@ -190,7 +190,7 @@ export class LogOfLife implements ShardLog {
     return this.#ask(`purge before ${before}`, (log) => {
       const there = log.at(has.sequence);
       const isSame = log.created === created && there !== undefined && sameMark(there, has);
-      const again = lacks !== null && log.firstIn(lacks.from, lacks.to) !== undefined;
+      const again = lacks.some(({ from, to }) => log.firstIn(from, to) !== undefined);
       return isSame && !again ? log.purge(before) : null;
     });
   }
