@@ -1,8 +1,11 @@
 // What an event costs from the bytes of a body to the bytes of a block, without any network, beside JSON.parse of
-// the same body. Both are measured in turns, so that whatever else the machine does meets both.
+// the same body, with the kernel and without. All are measured in turns, so that whatever else the machine does meets all.
 import { EventBatch } from '../contract/event-batch.ts';
+import { PathTable } from '../contract/path-table.ts';
+import { EdgeKernel } from '../ingest/edge-kernel.ts';
 import { Admission } from '../ingest/read/admit.ts';
 import { readBody } from '../ingest/read/body.ts';
+import { JsonScanner } from '../ingest/read/json-scanner.ts';
 import { MeterBook } from '../ingest/tenant/meters.ts';
 import { Pack } from '../ingest/pack.ts';
 import { bodyOf, METERS, TENANT } from './event.ts';
@@ -15,6 +18,9 @@ export interface ReadingFigures {
   readonly readNs: number;
   /** Reading, admission, identity, payload hash and packing into blocks. */
   readonly packNs: number;
+  /** The same two without the kernel: what an event costs of which the kernel takes nothing. */
+  readonly plainReadNs: number;
+  readonly plainPackNs: number;
 }
 
 const ROUNDS = 15;
@@ -37,37 +43,58 @@ export async function measureReading(eventsPerBody: number, seconds: number): Pr
   for (const defined of METERS) meters.set(`${TENANT}.${defined.meter.key}`, JSON.stringify(defined));
   const tenant = TENANT;
   const tenantBytes = new TextEncoder().encode(tenant);
-  const batch = new EventBatch();
   let blocks = 0;
-  const pack = new Pack({
-    shards: SHARDS,
-    identityKey: '000102030405060708090a0b0c0d0e0f',
-    limits: { blockEventsMax: 2_000, blockBytesMax: 92_160, lingerMs: 2 },
-    port: {
-      async publish() {
-        blocks += 1;
+  const limits = { blockEventsMax: 2_000, blockBytesMax: 92_160, lingerMs: 2 };
+  const deployment = { shards: SHARDS, identityKey: '000102030405060708090a0b0c0d0e0f' };
+  const edgeWith = (kernel: EdgeKernel | null) => {
+    const batch = new EventBatch(new PathTable(), kernel?.home ?? null);
+    const scanner = kernel === null ? null : new JsonScanner(kernel);
+    const pack = new Pack({
+      ...deployment,
+      limits,
+      kernel,
+      port: {
+        async publish() {
+          blocks += 1;
+        },
+        now: () => nowMs,
+        defer: () => undefined,
+        after: () => () => undefined,
       },
-      now: () => nowMs,
-      defer: () => undefined,
-      after: () => () => undefined,
-    },
-  });
-  const read = (body: Buffer): number => {
-    const outcome = readBody(body, 'json', { admission, meters, tenant, tenantBytes, nowMs }, batch);
-    if (!outcome.read || batch.count !== eventsPerBody) throw new Error('the body was not admitted');
-    return batch.count;
+    });
+    const read = (body: Buffer): void => {
+      const context = { admission, meters, tenant, tenantBytes, nowMs, scanner };
+      const outcome = readBody(body, 'json', context, batch);
+      if (!outcome.read || batch.count !== eventsPerBody) throw new Error('the body was not admitted');
+    };
+    const readAndPack = (body: Buffer): void => {
+      read(body);
+      pack.addAll(pack.begin(), batch);
+    };
+    return { read, readAndPack };
   };
+  const kernel = EdgeKernel.load({
+    ...deployment,
+    ...limits,
+    batchEventsMax: 10_000,
+    bodyBytesMax: 8_388_608,
+  });
+  const [usual, plain] = [edgeWith(kernel), edgeWith(null)];
   const steps = {
     parse: (body: Buffer): void => void JSON.parse(body.toString('utf8')),
-    read: (body: Buffer): void => void read(body),
-    pack: (body: Buffer): void => {
-      const count = read(body);
-      const ticket = pack.begin();
-      for (let event = 0; event < count; event++) pack.add(ticket, batch, event);
-    },
+    read: usual.read,
+    pack: usual.readAndPack,
+    plainRead: plain.read,
+    plainPack: plain.readAndPack,
   };
-  const names = ['parse', 'read', 'pack'] as const;
-  const found: Record<(typeof names)[number], number[]> = { parse: [], read: [], pack: [] };
+  const names = ['parse', 'read', 'pack', 'plainRead', 'plainPack'] as const;
+  const found: Record<(typeof names)[number], number[]> = {
+    parse: [],
+    read: [],
+    pack: [],
+    plainRead: [],
+    plainPack: [],
+  };
   const roundMs = (seconds * 1_000) / ROUNDS;
   for (let round = 0; round < ROUNDS; round++) {
     for (const name of names) {
@@ -92,5 +119,7 @@ export async function measureReading(eventsPerBody: number, seconds: number): Pr
     parseNs: median(found.parse),
     readNs: median(found.read),
     packNs: median(found.pack),
+    plainReadNs: median(found.plainRead),
+    plainPackNs: median(found.plainPack),
   };
 }

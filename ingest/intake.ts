@@ -13,6 +13,7 @@ import type { Account } from './tenant/account.ts';
 import type { AcknowledgedTotals } from './tenant/acknowledged.ts';
 import type { Admission } from './read/admit.ts';
 import { readBody, type BodyFormat } from './read/body.ts';
+import type { JsonScanner } from './read/json-scanner.ts';
 import type { EdgeMeasures } from './measures.ts';
 import type { MeterBook } from './tenant/meters.ts';
 import type { Pack } from './pack.ts';
@@ -47,6 +48,7 @@ export interface IntakeOptions {
   readonly admission: Admission;
   readonly meters: MeterBook;
   readonly batch: EventBatch;
+  readonly scanner?: JsonScanner | null;
   readonly pack: Pack;
   readonly measures: EdgeMeasures;
   readonly acknowledged: AcknowledgedTotals;
@@ -108,13 +110,18 @@ export class Intake {
     format: BodyFormat,
     answer: (answer: IntakeAnswer) => void,
   ): void {
-    const { admission, meters, quotas, batch, pack, measures, acknowledged } = this.#o;
+    const { admission, meters, quotas, batch, pack, measures, acknowledged, scanner = null } = this.#o;
     const ticket = pack.begin();
     try {
       const nowMs = this.#o.now();
       batch.paths.trim(PATHS_KEPT);
       const { tenant, tenantBytes } = account;
-      const outcome = readBody(body, format, { admission, meters, tenant, tenantBytes, nowMs }, batch);
+      const outcome = readBody(
+        body,
+        format,
+        { admission, meters, tenant, tenantBytes, nowMs, scanner },
+        batch,
+      );
       if (!outcome.read) return answer({ taken: false, code: outcome.code, detail: outcome.message });
       const { rejected, unmatched } = outcome;
       const accepted = batch.count;
@@ -122,7 +129,7 @@ export class Intake {
       if (over !== null)
         return answer({ taken: false, code: 'quota_exceeded', retryAfterMs: over.retryAfterMs });
       measures.rejected(rejected);
-      for (let event = 0; event < accepted; event++) pack.add(ticket, batch, event);
+      pack.addAll(ticket, batch);
       pack.end(ticket, (failure) => {
         if (failure !== null) return answer({ taken: false, code: this.#o.problemOf(failure) });
         measures.accepted(accepted, unmatched);

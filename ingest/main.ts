@@ -30,11 +30,13 @@ import { fields } from './config.ts';
 import { Decompressor } from './http/decompress.ts';
 import { agreeOnDeployment } from './deployment.ts';
 import { attachHttp } from './http/http.ts';
+import { EdgeKernel } from './edge-kernel.ts';
 import { Intake } from './intake.ts';
 import { JournalError } from './journal/journal.ts';
 import { openJournal, startCourier, type Chance } from './journal/journaling.ts';
 import { KeyRing } from './tenant/keys.ts';
 import { edgeMeasures } from './measures.ts';
+import { JsonScanner } from './read/json-scanner.ts';
 import { MeterBook } from './tenant/meters.ts';
 import { openapi } from './http/openapi.ts';
 import { Pack } from './pack.ts';
@@ -112,7 +114,14 @@ runStage({
       metrics: stage.metrics,
     });
     const courier = journaling && (await startCourier(stage, config, journaling, link, pipeline));
+    const kernel = EdgeKernel.load(config);
+    if (kernel === null)
+      log.warn(
+        {},
+        'the limits of blocks and bodies are too large for the kernel: reading and packing are slower',
+      );
     const pack = new Pack({
+      kernel,
       shards: config.shards,
       identityKey: config.identityKey,
       limits: config,
@@ -209,7 +218,8 @@ runStage({
       admission: new Admission(config),
       meters,
       // The seed keeps a sender from choosing keys that fall into one place of the table.
-      batch: new EventBatch(new PathTable(randomInt(2 ** 31))),
+      batch: new EventBatch(new PathTable(randomInt(2 ** 31)), kernel?.home ?? null),
+      scanner: kernel === null ? null : new JsonScanner(kernel),
       pack,
       measures,
       acknowledged,

@@ -16,16 +16,26 @@
  * A correction goes to the shard of its original, whose identity is put into it here, where the key is: the log of that
  * shard has both, and so their order.
  *
+ * Nearly all events are packed by the kernel (edge-kernel.ts), into open blocks of its own. Those that it does not take,
+ * and all when there is none, go through the BlockBuilder, which is the reference: both make the same bytes of the same
+ * events. A shard has an open block of either kind; before an event goes into one the other is sent, so that events stay
+ * in the order in which they came.
+ *
  * After a failure the events of the block may be in the log or not. The request is told so, nothing is
  * tried again here, and what its other blocks have stored stays: the sender repeats the whole request with
  * the same ids, and identities make that harmless.
  */
+import { crc32 } from 'node:zlib';
+import { HEADER } from '../contract/block.ts';
 import { BlockBuilder } from '../contract/block-builder.ts';
 import { BlockMemory } from '../contract/block-memory.ts';
 import { ATTRIBUTES_KEPT, ID, SOURCE, type EventBatch } from '../contract/event-batch.ts';
 import { IdentityHasher, ShardRule, formatIdentity } from '../contract/identity.ts';
+import { RUN_DONE, RUN_FULL, RUN_PLACE, type EdgeKernel } from './edge-kernel.ts';
 
 const ascii = new TextEncoder();
+/** The kernel knows a request by a number that is never 0. */
+const MARK_LAST = 0x3fff_ffff;
 
 export interface PackLimits {
   readonly blockEventsMax: number;
@@ -55,9 +65,17 @@ export interface Ticket {
   done: ((failure: unknown) => void) | null;
 }
 
-interface Shard {
+/** An open block. */
+interface OpenBlock {
+  readonly count: number;
+  /** Encodes the block and begins the next one. */
+  finish(acceptedAtMs: number): Uint8Array;
+}
+
+/** One shard's blocks of one kind. */
+interface Shard<Block extends OpenBlock = OpenBlock> {
   readonly number: number;
-  readonly builder: BlockBuilder;
+  readonly builder: Block;
   /** Whose events are in the open block. */
   tickets: Ticket[];
   newest: Ticket | null;
@@ -72,31 +90,50 @@ export class Pack {
   readonly #limits: PackLimits;
   readonly #hasher: IdentityHasher;
   readonly #rule: ShardRule;
-  readonly #shards: Shard[];
+  readonly #shards: Shard<BlockBuilder>[];
+  readonly #kernel: EdgeKernel | null;
+  /** As `#shards`, of the kernel's blocks; empty without one. */
+  readonly #ofKernel: Shard[];
+  /** An event was added past the kernel since its last one. */
+  #isPast = false;
+  #mark = 0;
   /** Of the event that is being added. */
   readonly #identity = new Uint32Array(4);
   #touched: Shard[] = [];
 
-  constructor(o: { shards: number; identityKey: string; limits: PackLimits; port: PackPort }) {
+  /** @param o.kernel with the same shards, key and limits. */
+  constructor(o: {
+    shards: number;
+    identityKey: string;
+    limits: PackLimits;
+    port: PackPort;
+    kernel?: EdgeKernel | null;
+  }) {
     this.#port = o.port;
     this.#limits = o.limits;
     this.#hasher = new IdentityHasher(o.identityKey);
     this.#rule = new ShardRule(o.shards);
+    const kernel = o.kernel ?? null;
     const memory = new BlockMemory();
-    this.#shards = Array.from({ length: o.shards }, (_, number) => ({
-      number,
-      builder: new BlockBuilder(memory),
-      tickets: [],
-      newest: null,
-      inFlight: 0,
-      stopLinger: null,
-      touched: false,
-    }));
+    const shardsOf = <Block extends OpenBlock>(begin: (number: number) => Block): Shard<Block>[] =>
+      Array.from({ length: o.shards }, (_, number) => ({
+        number,
+        builder: begin(number),
+        tickets: [],
+        newest: null,
+        inFlight: 0,
+        stopLinger: null,
+        touched: false,
+      }));
+    this.#shards = shardsOf(() => new BlockBuilder(memory));
+    this.#kernel = kernel;
+    this.#ofKernel = kernel === null ? [] : shardsOf((number) => new KernelBlock(kernel, number, memory));
   }
 
   /** Blocks on their way to the log. */
   get inFlight(): number {
-    return this.#shards.reduce((sum, shard) => sum + shard.inFlight, 0);
+    const inFlight = (sum: number, shard: Shard): number => sum + shard.inFlight;
+    return this.#shards.reduce(inFlight, 0) + this.#ofKernel.reduce(inFlight, 0);
   }
 
   /** Begins a request: its events are added before another request's. */
@@ -104,28 +141,76 @@ export class Pack {
     return { pending: 0, failure: null, done: null };
   }
 
-  /** Copies the event in. */
+  /** Copies all events of the batch in. */
+  addAll(ticket: Ticket, batch: EventBatch): void {
+    const { count } = batch;
+    const kernel = this.#kernel;
+    if (kernel === null || batch.corrections > 0 || !kernel.turnTo(batch)) {
+      for (let event = 0; event < count; event++) this.add(ticket, batch, event);
+      return;
+    }
+    const { exports } = kernel;
+    this.#mark = this.#mark === MARK_LAST ? 1 : this.#mark + 1;
+    exports.identify(0, count);
+    let event = 0;
+    while (event < count) {
+      if (this.#isPast) this.#sendPast();
+      event = exports.addRun(event, count, batch.bodies, this.#mark);
+      const reason = kernel.resultWord(0);
+      const about = kernel.resultWord(1);
+      const joined = kernel.resultWord(2);
+      for (let at = 0; at < joined; at++) {
+        const shard = this.#ofKernel[kernel.u32[kernel.touched / 4 + at]!]!;
+        this.#join(shard, ticket);
+        this.#touch(shard);
+      }
+      if (reason === RUN_FULL) this.#send(this.#ofKernel[about]!);
+      else if (reason === RUN_PLACE) kernel.learnPlace(batch.paths, about);
+      else if (reason !== RUN_DONE) this.add(ticket, batch, event++);
+    }
+  }
+
+  /** Copies the event in, past the kernel. */
   add(ticket: Ticket, batch: EventBatch, event: number): void {
     const identity = this.#identity;
     this.#hasher.turnTo(batch.tenant);
     const isCorrection = batch.corrections > 0 && batch.corrects[event] === 1;
     const shard = this.#shards[isCorrection ? this.#correct(batch, event) : this.#identify(batch, event)]!;
     const { builder } = shard;
-    builder.add(batch, event, identity);
-    if (shard.newest !== ticket) {
-      shard.newest = ticket;
-      shard.tickets.push(ticket);
-      ticket.pending += 1;
+    if (this.#kernel !== null) {
+      this.#isPast = true;
+      const other = this.#ofKernel[shard.number]!;
+      if (other.builder.count > 0) this.#send(other);
     }
+    builder.add(batch, event, identity);
+    this.#join(shard, ticket);
     if (
       builder.count >= this.#limits.blockEventsMax ||
       builder.estimatedBytes >= this.#limits.blockBytesMax
     ) {
       this.#send(shard);
-    } else if (!shard.touched) {
-      shard.touched = true;
-      if (this.#touched.push(shard) === 1) this.#port.defer(() => this.#endTurn());
-    }
+    } else this.#touch(shard);
+  }
+
+  /** The open block of the shard has an event of the request. */
+  #join(shard: Shard, ticket: Ticket): void {
+    if (shard.newest === ticket) return;
+    shard.newest = ticket;
+    shard.tickets.push(ticket);
+    ticket.pending += 1;
+  }
+
+  /** The shard is looked at when the turn ends. */
+  #touch(shard: Shard): void {
+    if (shard.touched) return;
+    shard.touched = true;
+    if (this.#touched.push(shard) === 1) this.#port.defer(() => this.#endTurn());
+  }
+
+  /** Sends what was added past the kernel. */
+  #sendPast(): void {
+    this.#isPast = false;
+    for (const shard of this.#shards) if (shard.builder.count > 0) this.#send(shard);
   }
 
   /** Sets the identity of the event and returns its shard. */
@@ -165,6 +250,7 @@ export class Pack {
   /** Sends whatever is open, for a stop. */
   flush(): void {
     for (const shard of this.#shards) if (shard.builder.count > 0) this.#send(shard);
+    for (const shard of this.#ofKernel) if (shard.builder.count > 0) this.#send(shard);
   }
 
   #endTurn(): void {
@@ -201,5 +287,33 @@ export class Pack {
       ticket.failure ??= failure;
       if (ticket.pending === 0) ticket.done?.(ticket.failure);
     }
+  }
+}
+
+/** The open block of one shard in the memory of the kernel. */
+class KernelBlock implements OpenBlock {
+  readonly #kernel: EdgeKernel;
+  readonly #shard: number;
+  readonly #memory: BlockMemory;
+
+  constructor(kernel: EdgeKernel, shard: number, memory: BlockMemory) {
+    this.#kernel = kernel;
+    this.#shard = shard;
+    this.#memory = memory;
+  }
+
+  get count(): number {
+    return this.#kernel.count(this.#shard);
+  }
+
+  finish(acceptedAtMs: number): Uint8Array {
+    const { exports, out, u8 } = this.#kernel;
+    const length = exports.finishBlock(this.#shard, acceptedAtMs);
+    const memory = this.#memory;
+    const begin = memory.take(length);
+    memory.u8.set(u8.subarray(out, out + length), begin);
+    const block = new Uint8Array(memory.u8.buffer, begin, length);
+    memory.u32[(begin + HEADER.crc) / 4] = crc32(block.subarray(HEADER.events));
+    return block;
   }
 }

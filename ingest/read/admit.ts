@@ -49,16 +49,17 @@ const BYTES_MAX = [
 
 export class Admission {
   readonly batchEventsMax: number;
+  /** How far the time of an event may lie behind ours, and ahead of it. */
+  readonly ageMsMax: number;
+  readonly aheadMsMax: number;
   readonly #instants = new InstantReader();
-  readonly #ageMsMax: number;
-  readonly #aheadMsMax: number;
   /** What the last refusal is about; '' when it is about the event as a whole. */
   #field = '';
 
   constructor(limits: AdmitLimits) {
     this.batchEventsMax = limits.batchEventsMax;
-    this.#ageMsMax = limits.eventAgeDaysMax * DAY_MS;
-    this.#aheadMsMax = limits.eventAheadSecondsMax * 1_000;
+    this.ageMsMax = limits.eventAgeDaysMax * DAY_MS;
+    this.aheadMsMax = limits.eventAheadSecondsMax * 1_000;
   }
 
   /**
@@ -195,7 +196,7 @@ export class Admission {
     if (kind === OTHER) return this.#refuse('field_not_text', 'time');
     const timeMs =
       kind === TEXT ? this.#instants.read(batch.view, draft.start[TIME]!, draft.end[TIME]!) : NaN;
-    if (timeMs >= nowMs - this.#ageMsMax && timeMs <= nowMs + this.#aheadMsMax && timeMs >= 0) {
+    if (timeMs >= nowMs - this.ageMsMax && timeMs <= nowMs + this.aheadMsMax && timeMs >= 0) {
       batch.timeMs[count] = timeMs;
       batch.timeGiven[count] = 1;
       return null;

@@ -10,6 +10,7 @@ import type { EventBatch } from '../../contract/event-batch.ts';
 import type { RejectedEvent } from '../../contract/rejections.ts';
 import type { Admission } from './admit.ts';
 import { JsonReader } from './json-reader.ts';
+import type { JsonScanner } from './json-scanner.ts';
 import type { MeterBook } from '../tenant/meters.ts';
 import { readMsgpack } from './msgpack.ts';
 
@@ -34,6 +35,8 @@ export interface BodyContext {
   readonly tenantBytes: Uint8Array;
   /** The time of acceptance, epoch milliseconds. */
   readonly nowMs: number;
+  /** Reads what looks like events before it, into a batch whose home is the kernel's; null: nothing does. */
+  readonly scanner?: JsonScanner | null;
 }
 
 const json = new JsonReader();

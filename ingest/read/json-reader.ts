@@ -5,6 +5,9 @@
  * Events of a product look like the one before. So a key is first compared with the key that stood in this place
  * the last time, four bytes at a time, and only read when it is another.
  *
+ * Events that look like one seen before are not read here at all, where there is a scanner (json-scanner.ts): it takes as
+ * many as stand in a row, and this file reads the next one.
+ *
  * A fault of syntax ends the document (in NDJSON: the line). Any other fault is noted in the draft, and the event is
  * read on to its end: its neighbours must be found, and its id named. Of two faults in one event the first is noted.
  */
@@ -12,6 +15,7 @@ import type { EventBatch } from '../../contract/event-batch.ts';
 import type { BodyContext, BodyOutcome } from './body.ts';
 import { ABSENT, AMENDS, BROKEN, Draft, OTHER, TEXT, TIME, isJsonItself, isJsonMediaType } from './draft.ts';
 import { JsonData } from './json-data.ts';
+import type { JsonScanner } from './json-scanner.ts';
 import {
   DATA,
   DATACONTENTTYPE,
@@ -53,6 +57,8 @@ export class JsonReader {
   readonly #following = new Uint8Array(NONE + 1);
   /** The names that are none of ours, of one event. */
   readonly #unknown = new KeySet();
+  /** Of the body that is read. */
+  #scanner: JsonScanner | null = null;
 
   // Set by #key: the number of the name, and its range in the bytes of the batch.
   #name = 0;
@@ -71,19 +77,30 @@ export class JsonReader {
     source.begin(batch, false);
     const { bytes } = source;
     const reception = new Reception(context, batch, requireSpecversion);
+    const scanner = context.scanner ?? null;
+    this.#scanner = scanner;
+    scanner?.begin(context, batch, requireSpecversion, false);
     let at = source.space(0);
     if (bytes[at] !== ARRAY_OPEN) {
-      at = this.#event(at, batch, 0, reception);
+      if (this.#scan(at, batch, 1, reception) === 0) at = this.#event(at, batch, 0, reception);
+      else at = scanner!.at;
     } else {
       at = source.space(at + 1);
       if (bytes[at] === ARRAY_CLOSE) at += 1;
       else {
         const { batchEventsMax } = context.admission;
-        for (let index = 0; ; index++) {
+        for (let index = 0; ;) {
           if (index === batchEventsMax)
             return refuseBody(batch, 'batch_too_large', `at most ${batchEventsMax}`);
-          at = this.#event(at, batch, index, reception);
-          if (at < 0) break;
+          const scanned = this.#scan(at, batch, batchEventsMax - index, reception);
+          index += scanned;
+          if (scanned > 0) at = scanner!.at;
+          if (scanned === 0 || !scanner!.isBehind) {
+            if (index === batchEventsMax) continue;
+            at = this.#event(at, batch, index, reception);
+            if (at < 0) break;
+            index += 1;
+          }
           if (bytes[at]! <= SPACE) at = source.space(at);
           const byte = bytes[at];
           at += 1;
@@ -115,12 +132,27 @@ export class JsonReader {
     const { bytes, end } = source;
     const { batchEventsMax } = context.admission;
     const reception = new Reception(context, batch, false);
+    const scanner = context.scanner ?? null;
+    this.#scanner = scanner;
+    scanner?.begin(context, batch, false, true);
     let events = 0;
     let start = 0;
     for (let index = 0; ; index++) {
       source.beginLine(start);
       let at = source.space(start);
       if (bytes[at] !== LINE_FEED && at !== end) {
+        const scanned = this.#scan(at, batch, batchEventsMax - events, reception);
+        if (scanned > 0) {
+          events += scanned;
+          index += scanned - 1;
+          // The beginning of the line after them; or behind the last one, which ends its line.
+          start = scanner!.at;
+          if (!scanner!.isBehind) continue;
+          start = source.space(start);
+          if (start === end) return reception.outcome();
+          start += 1;
+          continue;
+        }
         events += 1;
         if (events > batchEventsMax) return refuseBody(batch, 'batch_too_large', `at most ${batchEventsMax}`);
         at = this.#line(at, batch, index, reception);
@@ -130,14 +162,23 @@ export class JsonReader {
     }
   }
 
+  /** Lets the scanner read events from `at` on; returns how many it took. */
+  #scan(at: number, batch: EventBatch, most: number, reception: Reception): number {
+    const scanner = this.#scanner;
+    if (scanner === null || !scanner.canScan(batch)) return 0;
+    const unmatched = scanner.scan(at, batch, most);
+    if (unmatched > 0) reception.tookElsewhere(unmatched);
+    return scanner.events;
+  }
+
   /** Reads the event of a line and returns the end of the line, whatever stands in it. */
   #line(start: number, batch: EventBatch, index: number, reception: Reception): number {
     const source = this.#source;
-    let at = this.#read(start, batch);
-    if (at >= 0) {
-      at = source.space(at);
+    const behind = this.#read(start, batch);
+    if (behind >= 0) {
+      const at = source.space(behind);
       if (source.bytes[at] === LINE_FEED || at === source.end) {
-        reception.end(index, this.#draft);
+        this.#end(start, behind, batch, index, reception);
         return at;
       }
     }
@@ -147,8 +188,14 @@ export class JsonReader {
 
   #event(start: number, batch: EventBatch, index: number, reception: Reception): number {
     const at = this.#read(start, batch);
-    if (at >= 0) reception.end(index, this.#draft);
+    if (at >= 0) this.#end(start, at, batch, index, reception);
     return at;
+  }
+
+  /** The draft has been read, from `start` to `end`. */
+  #end(start: number, end: number, batch: EventBatch, index: number, reception: Reception): void {
+    const isTaken = reception.end(index, this.#draft);
+    if (isTaken) this.#scanner?.learn(batch, this.#draft, start, end);
   }
 
   /** Reads one event into the draft; returns the offset behind it. */

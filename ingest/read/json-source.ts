@@ -81,8 +81,9 @@ export class JsonSource {
 
   /** The offset of the next line feed, or the end of the body. */
   lineEnd(at: number): number {
-    const found = this.bytes.indexOf(LINE_FEED, at);
-    return found < 0 || found > this.end ? this.end : found;
+    // Not beyond the body, behind which megabytes may stand that are none of it.
+    const found = this.bytes.subarray(at, this.end).indexOf(LINE_FEED);
+    return found < 0 ? this.end : at + found;
   }
 
   /**

@@ -23,19 +23,28 @@ export class Reception {
     this.#requireSpecversion = requireSpecversion;
   }
 
-  /** The whole event at `index` has been read: commits it, or lists why not. */
-  end(index: number, draft: Draft): void {
+  /** Events were read and committed elsewhere, `unmatched` of which no meter counts. */
+  tookElsewhere(unmatched: number): void {
+    this.#unmatched += unmatched;
+  }
+
+  /** The whole event at `index` has been read: commits it, or lists why not. Returns whether it was committed. */
+  end(index: number, draft: Draft): boolean {
     const { admission, meters, tenant, nowMs } = this.#context;
     const batch = this.#batch;
     let code = admission.admit(batch, draft, this.#requireSpecversion, nowMs);
     if (code !== null) return this.#reject(index, draft, code, admission.message(code));
     // A void counts nothing: it lacks no value, and no meter is missing for it.
-    if (draft.corrects && isVoid(draft)) return commitCorrection(batch, draft);
+    if (draft.corrects && isVoid(draft)) {
+      commitCorrection(batch, draft);
+      return true;
+    }
     code = meters.check(tenant, batch, draft);
     if (code !== null) return this.#reject(index, draft, code, messageOf(code, meters.faultField));
     if (!meters.matched) this.#unmatched += 1;
     if (draft.corrects) commitCorrection(batch, draft);
     else batch.commit();
+    return true;
   }
 
   /** What stood at `index` could not be read at all: a line that is no JSON. */
@@ -48,9 +57,10 @@ export class Reception {
     return { read: true, unmatched: this.#unmatched, rejected: this.#rejected };
   }
 
-  #reject(index: number, draft: Draft, code: EdgeRejectionCode, message: string): void {
+  #reject(index: number, draft: Draft, code: EdgeRejectionCode, message: string): false {
     this.#rejected.push({ index, id: idOf(this.#batch, draft), code, message });
     this.#batch.abandon();
+    return false;
   }
 }
 
@@ -73,5 +83,5 @@ function idOf(batch: EventBatch, draft: Draft): string | null {
   const start = draft.start[ID]!;
   const end = draft.end[ID]!;
   if (end - start > EVENT_LIMITS.idBytes) return null;
-  return Buffer.from(batch.bytes.buffer, start, end - start).toString();
+  return Buffer.from(batch.bytes.buffer, batch.bytes.byteOffset + start, end - start).toString();
 }

@@ -14,8 +14,8 @@
  */
 import { SLACK_BYTES, sameWords } from '../../contract/byte-words.ts';
 import { parseMeterVersions } from '../../contract/control.ts';
-import { TYPE, type EventBatch } from '../../contract/event-batch.ts';
-import { FIELD_LITERAL, FIELD_NUMBER } from '../../contract/fields.ts';
+import { ATTRIBUTES_KEPT, TYPE, type EventBatch } from '../../contract/event-batch.ts';
+import { FIELD_LITERAL, FIELD_NUMBER, FIELD_TEXT } from '../../contract/fields.ts';
 import {
   effectiveFromOf,
   filterValues,
@@ -82,6 +82,8 @@ const utf8 = new TextEncoder();
 export class MeterBook {
   /** Whether the event checked last is of a type that a meter of its tenant counts. */
   matched = false;
+  /** Another one whenever what is known of any meter has changed. */
+  version = 0;
   /** What the last refusal is about: the field and the meter, such as 'data.tokens (meter input_tokens)'. */
   faultField = '';
 
@@ -129,6 +131,7 @@ export class MeterBook {
     known.meters.set(key, versions);
     known.types = null;
     this.#type = null;
+    this.version += 1;
     return true;
   }
 
@@ -155,6 +158,30 @@ export class MeterBook {
       }
     }
     return null;
+  }
+
+  /**
+   * What `check` says of all events that have the type of the one committed last and fields at the same places with values
+   * of the same kinds, whatever those are: that no meter counts them, or that each has what its meters need (whether or not
+   * their filters let it through); or that it has to be asked each time.
+   */
+  assures(tenant: string, batch: EventBatch): 'unmatched' | 'passes' | 'asks' {
+    const event = batch.count - 1;
+    const at = event * ATTRIBUTES_KEPT + TYPE;
+    const type = this.#find(tenant, batch, batch.start[at]!, batch.end[at]!);
+    if (type === null) return 'unmatched';
+    const first = batch.fieldStart[event]!;
+    for (const versions of type.needed) {
+      for (const { meter, value } of versions) {
+        if (value === null) continue;
+        const field = this.#search({ ...value, place: 0 }, batch, first);
+        if (field < 0) return 'asks';
+        const tag = batch.code[field]! >>> 8;
+        const isTaken = tag === FIELD_NUMBER || (tag === FIELD_TEXT && meter.aggregation === 'unique_count');
+        if (!isTaken) return 'asks';
+      }
+    }
+    return 'passes';
   }
 
   #passes(filters: readonly SoughtFilter[], batch: EventBatch): boolean {
@@ -240,6 +267,7 @@ export class MeterBook {
     if (known.meters.size === 0) this.#tenants.delete(tenant);
     known.types = null;
     this.#type = null;
+    this.version += 1;
   }
 
   #byType(meters: ReadonlyMap<string, readonly Meter[]>): Map<number, TypeMeters[]> {
