@@ -1,25 +1,40 @@
 #!/usr/bin/env node
-// `npm run bench -- [edge|hostile|aggregate|dedupe] [--json] [--seconds N]`: measures and prints; docs/benchmarks.md says how to read it.
+// `npm run bench -- [canonical|edge|hostile|aggregate|dedupe] [--json] [--seconds N]`: measures and prints;
+// docs/benchmarks.md says how to read it.
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { benchEdge, type EdgeBench, type EdgeFigure } from './edge.ts';
 import { benchAggregate } from './aggregate.ts';
 import { printAggregate } from './aggregate-table.ts';
+import { canonical } from './canonical/command.ts';
 import { benchDedupe } from './dedupe.ts';
 import { benchDedupeEvents } from './dedupe-events.ts';
 import { printDedupe, printDedupeEvents } from './dedupe-table.ts';
+import { SUBJECTS } from './event.ts';
 import { benchHostile, P99_BOUND_MS, type HostileFigure } from './hostile.ts';
 import { fixed, table, whole } from './table.ts';
 
-const usage = `usage: npm run bench -- [edge|hostile|aggregate|dedupe] [--seconds N] [--keys N] [--events N] [--json]
+const KINDS = ['canonical', 'edge', 'hostile', 'aggregate', 'dedupe'];
 
+const usage = `usage: npm run bench -- [canonical|edge|hostile|aggregate|dedupe] [--seconds N] [--json] [...]
+
+  canonical   the default: every stage from the socket to the posted balance, as fast as it goes and at half of that;
+              every total is compared, and it fails when one differs
   edge        events a second and CPU an event at the edge, beside an empty server and JSON.parse
   hostile     the latency of a quiet tenant beside clients that do their worst; fails above ${P99_BOUND_MS} ms (p99)
   aggregate   from a filled log to durable rows, step by step, beside bare reading and bare inserting
   dedupe      memory and time of the dedupe index, and its rebuild from ClickHouse; with --events, whether that many
               with 5 % duplicates end in exact totals
   --events    of aggregate: how many; 4,000,000 by default
+  --subjects  of aggregate: how many its events have; 1,000 by default
   --keys      the largest index; 10,000,000 by default
-  --seconds   how long each figure is measured; 4 by default
+  --seconds   how long each figure is measured; 4 by default; of canonical the sustained phase, 20 by default
+  --rate      of canonical: events a second of the steady phase; half of what was sustained by default
+  --soak      of canonical: minutes that the steady phase goes on, with the memory of every process
+  --seed      of canonical: another one sends other events; 1 by default
+  --no-ledger of canonical: stops the ledger before events come; what it costs is the difference
+  --profile   of canonical: a folder for CPU profiles of the load, the edge, the aggregator and the ledger
+  --unkept    of canonical: leaves bench/results as it is
   --json      the figures as JSON
 `;
 
@@ -106,21 +121,34 @@ async function main(): Promise<number> {
     allowPositionals: true,
     options: {
       json: { type: 'boolean', default: false },
-      seconds: { type: 'string', default: '4' },
+      seconds: { type: 'string' },
+      rate: { type: 'string', default: '0' },
+      soak: { type: 'string', default: '0' },
+      seed: { type: 'string', default: '1' },
+      profile: { type: 'string' },
+      'no-ledger': { type: 'boolean', default: false },
+      unkept: { type: 'boolean', default: false },
       keys: { type: 'string', default: '10000000' },
       events: { type: 'string', default: '0' },
+      subjects: { type: 'string', default: String(SUBJECTS) },
       help: { type: 'boolean', default: false },
     },
   });
-  const seconds = Number(values.seconds);
+  const [what = 'canonical'] = positionals;
+  const seconds = Number(values.seconds ?? (what === 'canonical' ? '20' : '4'));
+  const [rate, soak, seed] = [Number(values.rate), Number(values.soak), Number(values.seed)];
   const [keys, events] = [Number(values.keys), Number(values.events)];
-  const [what = 'edge'] = positionals;
+  const subjects = Number(values.subjects);
   if (
     values.help ||
-    !['edge', 'hostile', 'aggregate', 'dedupe'].includes(what) ||
+    !KINDS.includes(what) ||
     positionals.length > 1 ||
     !(seconds > 0 && seconds <= 600) ||
+    !(rate >= 0 && rate <= 10_000_000) ||
+    !(soak >= 0 && soak <= 10_080) ||
+    !(Number.isSafeInteger(seed) && seed >= 0 && seed < 2 ** 32) ||
     !(Number.isSafeInteger(keys) && keys >= 10_000 && keys <= 1_000_000_000) ||
+    !(Number.isSafeInteger(subjects) && subjects >= 1 && subjects <= 1_000_000) ||
     !(Number.isSafeInteger(events) && events >= 0 && events <= 100_000_000)
   ) {
     (values.help ? process.stdout : process.stderr).write(usage);
@@ -129,8 +157,24 @@ async function main(): Promise<number> {
   const onProgress = (text: string): void => {
     if (!values.json) process.stderr.write(`${text}\n`);
   };
+  if (what === 'canonical') {
+    return canonical({
+      seconds,
+      rate,
+      seed,
+      soakMinutes: soak,
+      profileFolder: values.profile === undefined ? null : resolve(values.profile),
+      withLedger: !values['no-ledger'],
+      json: values.json,
+      keep: !values.unkept,
+    });
+  }
   if (what === 'aggregate') {
-    const found = await benchAggregate({ events: events === 0 ? AGGREGATE_EVENTS : events, onProgress });
+    const found = await benchAggregate({
+      events: events === 0 ? AGGREGATE_EVENTS : events,
+      subjects,
+      onProgress,
+    });
     process.stdout.write(values.json ? `${JSON.stringify(found, null, 2)}\n` : printAggregate(found));
     return 0;
   }

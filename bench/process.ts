@@ -22,9 +22,15 @@ function builtFile(file: string): string {
 }
 
 /** `file` is relative to the folder above bench, in the build: 'ingest/main.js'. */
-export function start(file: string, args: readonly string[], env: Record<string, string> = {}): Running {
+export function start(
+  file: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+  /** `nodeArgs` go to Node itself: --cpu-prof. */
+  { nodeArgs = [] }: { readonly nodeArgs?: readonly string[] } = {},
+): Running {
   const path = builtFile(file);
-  const child = spawn(process.execPath, [path, ...args], {
+  const child = spawn(process.execPath, [...nodeArgs, path, ...args], {
     env: { PATH: process.env['PATH'] ?? '', TALLYLINE_STOP_WITH_PARENT: '1', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
