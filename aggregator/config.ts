@@ -67,7 +67,7 @@ export const fields = {
   }),
   dedupeKeysMax: integer('TALLYLINE_DEDUPE_KEYS_MAX', {
     describe:
-      'identities kept exactly in memory, over all shards, at about 40 bytes each; older ones go into filters',
+      'identities kept exactly in memory, over all shards, at about 31 bytes each; older ones go into filters',
     default: 20_000_000,
     min: 1_000,
     max: 2_000_000_000,

@@ -44,9 +44,13 @@ for (const folder of kernelFolders.filter((one) => existsSync(join(root, one))))
         ...['--outFile', target, '--optimizeLevel', '3', '--noAssert', '--converge'],
         ...['--runtime', 'stub', '--importMemory', '--noExportMemory', '--enable', 'simd'],
       ],
-      { cwd: root, stdio: 'inherit' },
+      // Its optimizer says how far it came, whenever it ran: that is for nobody but who asks why it failed.
+      { cwd: root, encoding: 'utf8' },
     );
-    if (asc.status !== 0) process.exit(asc.status ?? 1);
+    if (asc.status !== 0) {
+      process.stderr.write(asc.stdout + asc.stderr);
+      process.exit(asc.status ?? 1);
+    }
   }
 }
 
