@@ -44,11 +44,12 @@ export class Purger {
     const { enabled, lookEveryBytes, timing, signal, log } = this.#options;
     const counted = (this.#countedBytes.get(shard) ?? lookEveryBytes) + bytes;
     this.#countedBytes.set(shard, counted);
-    const { last } = durable;
+    // As they are now: what is given may be a shard's state, which goes on while a purge is tried again.
+    const { watermark, last, passedOver } = durable;
     if (!enabled || last === null || counted < lookEveryBytes || this.#running.has(shard)) return;
     this.#countedBytes.set(shard, 0);
     this.#running.add(shard);
-    void retry(() => this.#purge(shardLog, shard, { ...durable, last }), {
+    void retry(() => this.#purge(shardLog, shard, { watermark, last, passedOver }), {
       ...RETRY,
       timing,
       signal,
