@@ -43,7 +43,7 @@ import { closingPosition, type Beginning } from './incarnation-rows.ts';
 import type { LogMark, StreamFacts } from './log-mark.ts';
 import type { Loss } from './loss.ts';
 import type { ShardLog, Tables, Timing } from './ports.ts';
-import { Counted, gapsOf, PassedOver, type KnownLog } from './passed-over.ts';
+import { Counted, loadPassedOver, type PassedOver } from './passed-over.ts';
 import { findSurvivors } from './survivors.ts';
 import { fingerprintOf, IncarnationError, lossOf, type Watermark } from './watermark.ts';
 
@@ -100,7 +100,8 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
     const stream = await shardLog.facts();
     const at = await shardLog.messageAt(watermark.sequence);
 
-    const passedOver = await passedOverOf({ tables, shard, beginnings, watermark }, stream.created);
+    const known = { tables, shard, beginnings, watermark };
+    const passedOver = await loadPassedOver(known, new Counted(known), stream.created, true);
 
     const interrupted = begun !== undefined && begun.incarnation > watermark.incarnation;
     const reason = interrupted
@@ -124,24 +125,9 @@ export async function findStanding(o: IncarnationOptions): Promise<Standing> {
     // Another process may have counted on, and purged, since the watermark was read.
     const again = await tables.loadWatermark(shard);
     if (again?.incarnation !== stored?.incarnation || again?.sequence !== stored?.sequence) continue;
-    const known = Math.max(watermark.sequence, interrupted ? 0 : countedTo, newest?.sequence ?? 0);
-    return begin(o, { beginnings, watermark, reason, stream, known });
+    const lastKnown = Math.max(watermark.sequence, interrupted ? 0 : countedTo, newest?.sequence ?? 0);
+    return begin(o, { beginnings, watermark, reason, stream, known: lastKnown });
   }
-}
-
-/** What the incarnation of the watermark has passed over, and those before it that it does not read again. */
-async function passedOverOf(
-  known: KnownLog & { readonly tables: Tables },
-  created: string,
-): Promise<PassedOver> {
-  const { tables, shard, beginnings, watermark } = known;
-  const began = new Map(beginnings.map((one) => [one.watermark.incarnation, one.watermark.sequence]));
-  const firstMarks = await tables.loadFirstMarks(shard, began);
-  return new PassedOver(
-    new Counted(known),
-    gapsOf(beginnings, firstMarks, created, watermark.incarnation),
-    watermark.sequence,
-  );
 }
 
 /** The first time: nothing is in the tables, and nothing may be missing in the log. Null when it is not the first. */
@@ -227,7 +213,7 @@ async function begin(o: IncarnationOptions, found: Found): Promise<Standing> {
     beganBehind: survived,
     last: at,
     holeUntil: stream.lastSequence,
-    passedOver: await passedOverOf(known, stream.created),
+    passedOver: await loadPassedOver(known, new Counted(known), stream.created, true),
     loss: {
       reason,
       incarnation,

@@ -42,14 +42,7 @@ export class Bytes {
     const length = end - start;
     this.#room(length + 5);
     this.#varint(length);
-    const bytes = this.#bytes;
-    let at = this.#length;
-    if (length <= LOOP_MAX) for (let from = start; from < end; from++) bytes[at++] = source[from]!;
-    else {
-      bytes.set(source.subarray(start, end), at);
-      at += length;
-    }
-    this.#length = at;
+    this.#copy(source, start, end);
   }
 
   text(text: string): void {
@@ -89,17 +82,9 @@ export class Bytes {
 
   /** A piece, and the byte that ends it. */
   piece(source: Uint8Array, start: number, end: number, terminator: number): void {
-    const length = end - start;
-    this.#room(length + 1);
-    const bytes = this.#bytes;
-    let at = this.#length;
-    if (length <= LOOP_MAX) for (let from = start; from < end; from++) bytes[at++] = source[from]!;
-    else {
-      bytes.set(source.subarray(start, end), at);
-      at += length;
-    }
-    bytes[at] = terminator;
-    this.#length = at + 1;
+    this.#room(end - start + 1);
+    this.#copy(source, start, end);
+    this.#bytes[this.#length++] = terminator;
   }
 
   /**
@@ -147,6 +132,16 @@ export class Bytes {
     this.#room(bytes.length);
     this.#bytes.set(bytes, this.#length);
     this.#length += bytes.length;
+  }
+
+  /** There must be room. */
+  #copy(source: Uint8Array, start: number, end: number): void {
+    const length = end - start;
+    const bytes = this.#bytes;
+    let at = this.#length;
+    if (length <= LOOP_MAX) for (let from = start; from < end; from++) bytes[at++] = source[from]!;
+    else bytes.set(source.subarray(start, end), at);
+    this.#length += length;
   }
 
   #varint(value: number): void {

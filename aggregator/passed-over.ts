@@ -19,7 +19,7 @@ import { fingerprintOf, type Watermark } from './watermark.ts';
 
 /** What the tables know of the messages of a log. */
 export interface KnownLog {
-  readonly tables: Pick<Tables, 'loadMarks'>;
+  readonly tables: Pick<Tables, 'loadMarks' | 'loadFirstMarks'>;
   readonly shard: number;
   readonly beginnings: readonly Beginning[];
   /** Of the newest incarnation that has read anything. */
@@ -29,15 +29,19 @@ export interface KnownLog {
 /** So many marks are asked for at a time where every message of a hole is looked at. */
 const MARKS_AT_A_TIME = 1_000;
 
+export interface CountedOptions extends Omit<KnownLog, 'tables'> {
+  readonly tables: Pick<Tables, 'loadMarks'>;
+}
+
 /** Which messages were counted, as the marks tell it. */
 export class Counted {
-  readonly #o: KnownLog;
+  readonly #o: CountedOptions;
   /** By incarnation, up to where it was counted: behind that its marks prove nothing. */
   readonly #until: ReadonlyMap<number, number>;
   /** By sequence, as far as they were asked for. */
   readonly #marks = new Map<number, { readonly incarnation: number; readonly mark: LogMark }[]>();
 
-  constructor(o: KnownLog) {
+  constructor(o: CountedOptions) {
     this.#o = o;
     const { beginnings, watermark } = o;
     const ends = beginnings.map((one) => [one.watermark.incarnation - 1, one.sequenceBefore] as const);
@@ -148,4 +152,22 @@ export class PassedOver {
       ? null
       : `${log.name} has message ${found} again, which was missing and passed over`;
   }
+}
+
+/**
+ * What was passed over of a stream, as the tables tell it.
+ *
+ * @param readsOn whether the incarnation of the watermark reads on behind it, and does not end
+ */
+export async function loadPassedOver(
+  known: KnownLog,
+  counted: Counted,
+  streamCreated: string,
+  readsOn: boolean,
+): Promise<PassedOver> {
+  const { tables, shard, beginnings, watermark } = known;
+  const began = new Map(beginnings.map((one) => [one.watermark.incarnation, one.watermark.sequence]));
+  const firstMarks = await tables.loadFirstMarks(shard, began);
+  const gaps = gapsOf(beginnings, firstMarks, streamCreated, readsOn ? watermark.incarnation : null);
+  return new PassedOver(counted, gaps, readsOn ? watermark.sequence : Infinity);
 }

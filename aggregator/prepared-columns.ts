@@ -3,6 +3,7 @@
  * (slots.ts), or memory of its own where that does not suffice. Five counts say where each begins, so that a thread and
  * the loop that feeds it need to tell each other nothing else.
  */
+import { behind } from './slots.ts';
 
 export interface ColumnCounts {
   readonly events: number;
@@ -32,21 +33,19 @@ export interface PreparedColumns {
   readonly bucketBytes: Uint8Array;
 }
 
-const aligned = (bytes: number): number => Math.ceil(bytes / 8) * 8;
-
 export function columnBytes({ events, contributions, keys, buckets, bucketBytes }: ColumnCounts): number {
   return (
-    aligned(events) * 2 +
-    aligned(events * 4) +
-    aligned((events + 1) * 4) +
+    behind(events) * 2 +
+    behind(events * 4) +
+    behind((events + 1) * 4) +
     contributions * 8 +
-    aligned(contributions * 4) +
-    aligned(contributions) +
-    aligned(keys * 4) * 3 +
-    aligned(buckets * 4) +
-    aligned((buckets + 1) * 4) +
+    behind(contributions * 4) +
+    behind(contributions) +
+    behind(keys * 4) * 3 +
+    behind(buckets * 4) +
+    behind((buckets + 1) * 4) +
     buckets * 8 +
-    aligned(bucketBytes)
+    behind(bucketBytes)
   );
 }
 
@@ -54,10 +53,10 @@ export function columnBytes({ events, contributions, keys, buckets, bucketBytes 
 export function viewColumns(memory: Uint8Array, counts: ColumnCounts): PreparedColumns {
   const { events, contributions, keys, buckets, bucketBytes } = counts;
   const { buffer } = memory;
-  let end = memory.byteOffset + aligned(events) * 2;
+  let end = memory.byteOffset + behind(events) * 2;
   const at = (bytes: number): number => {
     const begin = end;
-    end += aligned(bytes);
+    end += behind(bytes);
     return begin;
   };
   const u8 = (length: number): Uint8Array => new Uint8Array(buffer, at(length), length);
@@ -86,6 +85,6 @@ export function decidedColumns(
 ): Pick<PreparedColumns, 'verdicts' | 'refused'> {
   return {
     verdicts: memory.subarray(0, events),
-    refused: memory.subarray(aligned(events), aligned(events) + events),
+    refused: memory.subarray(behind(events), behind(events) + events),
   };
 }

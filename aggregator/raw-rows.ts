@@ -71,12 +71,12 @@ function countOf(blocks: readonly DecidedBlock[], wanted: (verdict: number) => b
 
 /** What both tables have of an event. Filled again and again in the same memory, which is copied into each block. */
 class EventColumns {
-  readonly #tenant = new Dictionary();
-  readonly #type = new Dictionary();
-  readonly #source = new Dictionary();
+  readonly #tenant = new Dictionary(TEXTS);
+  readonly #type = new Dictionary(TEXTS);
+  readonly #source = new Dictionary(TEXTS);
   readonly #subject = new Bytes();
   readonly #idText = new Bytes();
-  readonly #shapes = new Shapes();
+  readonly #shapes = new Dictionary(SHAPES);
   readonly #values = new Bytes();
   #idUuid = new Uint32Array(0);
   #time = new Uint32Array(0);
@@ -91,9 +91,8 @@ class EventColumns {
   /** With room for so many rows. */
   begin(rows: number): void {
     this.#row = 0;
-    this.#shapes.begin(rows);
     for (const texts of [this.#subject, this.#idText, this.#values]) texts.clear();
-    for (const dictionary of [this.#tenant, this.#type, this.#source]) dictionary.begin(rows);
+    for (const dictionary of [this.#tenant, this.#type, this.#source, this.#shapes]) dictionary.begin(rows);
     if (rows <= this.#shard.length) return;
     this.#time = new Uint32Array(rows * 2);
     this.#hour = new Uint32Array(rows);
@@ -306,96 +305,78 @@ export function soundTime(timeMs: number): number {
   return Number.isSafeInteger(timeMs) && timeMs >= 0 && timeMs < 2 ** 32 * 1_000 ? timeMs : 0;
 }
 
-/** The distinct shapes over many blocks, each as its paths; a shape is looked up once a block. */
-class Shapes {
-  #numbers = new Uint32Array(0);
-  readonly #paths: Uint8Array[] = [];
-  readonly #known = new Map<string, number>();
-  #block: Block | null = null;
-  #local = new Int32Array(0);
-  readonly #scratch = new Bytes();
-
-  begin(rows: number): void {
-    this.#paths.length = 0;
-    this.#known.clear();
-    this.#block = null;
-    if (rows > this.#numbers.length) this.#numbers = new Uint32Array(rows);
-  }
-
-  put(row: number, block: Block, shape: number): void {
-    if (block !== this.#block) {
-      this.#block = block;
-      if (block.shapeCount > this.#local.length) this.#local = new Int32Array(block.shapeCount * 2);
-      this.#local.fill(-1, 0, block.shapeCount);
-    }
-    const known = this.#local[shape]!;
-    this.#numbers[row] = known >= 0 ? known : (this.#local[shape] = this.#number(block, shape));
-  }
-
-  column(name: string, rows: number): Column {
-    return lowCardinalityColumn(name, this.#paths, this.#numbers.subarray(0, rows));
-  }
-
-  #number({ shapeStart, shapeFields, textBytes, textStart }: Block, shape: number): number {
-    const scratch = this.#scratch;
-    scratch.clear();
-    for (let field = shapeStart[shape]!; field < shapeStart[shape + 1]!; field++) {
-      const path = shapeFields[field * 2]!;
-      scratch.piece(textBytes, textStart[path]!, textStart[path + 1]!, TERMINATOR);
-    }
-    const { written } = scratch;
-    const text = Buffer.from(written.buffer, written.byteOffset, written.length).toString('latin1');
-    let number = this.#known.get(text);
-    if (number === undefined) {
-      number = this.#paths.length;
-      this.#known.set(text, number);
-      this.#paths.push(written.slice());
-    }
-    return number;
-  }
+/** What a column has of one text, or one shape, of a block. A view: it holds until the next is asked for. */
+interface Kind {
+  /** How many the block has. */
+  count(block: Block): number;
+  bytes(block: Block, number: number): Uint8Array;
 }
 
-/** The distinct texts of a column over many blocks; a text is looked up once a block. */
+const TEXTS: Kind = {
+  count: ({ textCount }) => textCount,
+  bytes: ({ textBytes, textStart }, text) => textBytes.subarray(textStart[text], textStart[text + 1]),
+};
+
+const pathsOfShape = new Bytes();
+
+/** A shape as its paths. */
+const SHAPES: Kind = {
+  count: ({ shapeCount }) => shapeCount,
+  bytes({ shapeStart, shapeFields, textBytes, textStart }, shape) {
+    pathsOfShape.clear();
+    for (let field = shapeStart[shape]!; field < shapeStart[shape + 1]!; field++) {
+      const path = shapeFields[field * 2]!;
+      pathsOfShape.piece(textBytes, textStart[path]!, textStart[path + 1]!, TERMINATOR);
+    }
+    return pathsOfShape.written;
+  },
+};
+
+/** The distinct texts or shapes of a column over many blocks; each is looked up once a block. */
 class Dictionary {
+  readonly #kind: Kind;
   #numbers = new Uint32Array(0);
-  readonly #texts: string[] = [];
+  readonly #distinct: Uint8Array[] = [];
   readonly #known = new Map<string, number>();
   #block: Block | null = null;
   #local = new Int32Array(0);
 
+  constructor(kind: Kind) {
+    this.#kind = kind;
+  }
+
   begin(rows: number): void {
-    this.#texts.length = 0;
+    this.#distinct.length = 0;
     this.#known.clear();
     this.#block = null;
     if (rows > this.#numbers.length) this.#numbers = new Uint32Array(rows);
   }
 
-  put(row: number, block: Block, text: number): void {
+  /** @param number of the text or shape in the block */
+  put(row: number, block: Block, number: number): void {
     if (block !== this.#block) {
       this.#block = block;
-      if (block.textCount > this.#local.length) this.#local = new Int32Array(block.textCount * 2);
-      this.#local.fill(-1, 0, block.textCount);
+      const count = this.#kind.count(block);
+      if (count > this.#local.length) this.#local = new Int32Array(count * 2);
+      this.#local.fill(-1, 0, count);
     }
-    const known = this.#local[text]!;
-    this.#numbers[row] = known >= 0 ? known : (this.#local[text] = this.#number(block, text));
+    const known = this.#local[number]!;
+    this.#numbers[row] = known >= 0 ? known : (this.#local[number] = this.#enter(block, number));
   }
 
   column(name: string, rows: number): Column {
-    return lowCardinalityColumn(name, this.#texts, this.#numbers.subarray(0, rows));
+    return lowCardinalityColumn(name, this.#distinct, this.#numbers.subarray(0, rows));
   }
 
-  #number(block: Block, at: number): number {
-    const text = Buffer.from(
-      block.textBytes.buffer,
-      block.textBytes.byteOffset + block.textStart[at]!,
-      block.textStart[at + 1]! - block.textStart[at]!,
-    ).toString('utf8');
-    let number = this.#known.get(text);
-    if (number === undefined) {
-      number = this.#texts.length;
-      this.#known.set(text, number);
-      this.#texts.push(text);
+  #enter(block: Block, number: number): number {
+    const bytes = this.#kind.bytes(block, number);
+    const key = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+    let entered = this.#known.get(key);
+    if (entered === undefined) {
+      entered = this.#distinct.length;
+      this.#known.set(key, entered);
+      this.#distinct.push(bytes.slice());
     }
-    return number;
+    return entered;
   }
 }

@@ -50,9 +50,9 @@ export function slotBytes(memory: SharedArrayBuffer, size: number, number: numbe
   return new Uint8Array(memory, number * size, size);
 }
 
-/** Where columns begin behind a message: typed arrays need aligned memory. */
-export function behind(messageBytes: number): number {
-  return Math.ceil(messageBytes / 8) * 8;
+/** Where what stands behind so many bytes begins: typed arrays need aligned memory. */
+export function behind(bytes: number): number {
+  return Math.ceil(bytes / 8) * 8;
 }
 
 export class Slots {

@@ -10,20 +10,14 @@
  * - A hole that was passed over, and is filled again: a broker comes back with what it had before. Nobody has counted those
  *   messages, so the prefix ends in front of them, and what stands behind is read again.
  */
-import type { Beginning } from './incarnation-rows.ts';
 import type { StoredMessage, StreamFacts } from './log-mark.ts';
-import { Counted, gapsOf, PassedOver } from './passed-over.ts';
-import type { ShardLog, Tables } from './ports.ts';
+import { Counted, loadPassedOver, type KnownLog } from './passed-over.ts';
+import type { ShardLog } from './ports.ts';
 import { survivingPrefix } from './surviving-prefix.ts';
-import type { Watermark } from './watermark.ts';
 
-export interface SurvivorsOptions {
-  readonly tables: Pick<Tables, 'loadMarks' | 'loadFirstMarks'>;
+/** The watermark is that of the incarnation that ends. */
+export interface SurvivorsOptions extends KnownLog {
   readonly shardLog: Pick<ShardLog, 'messageAt' | 'messageFrom'>;
-  readonly shard: number;
-  readonly beginnings: readonly Beginning[];
-  /** Of the incarnation that ends. */
-  readonly watermark: Watermark;
   readonly stream: StreamFacts;
 }
 
@@ -39,7 +33,7 @@ export interface Survivors {
 }
 
 export async function findSurvivors(o: SurvivorsOptions): Promise<Survivors> {
-  const { tables, shardLog, shard, beginnings, stream } = o;
+  const { shardLog, stream } = o;
   const counted = new Counted(o);
   const first = Math.max(1, stream.firstSequence);
   const holes = new Holes(shardLog, first);
@@ -50,10 +44,8 @@ export async function findSurvivors(o: SurvivorsOptions): Promise<Survivors> {
     proven.set(present.sequence, present);
     return true;
   };
-  const began = new Map(beginnings.map((one) => [one.watermark.incarnation, one.watermark.sequence]));
-  const firstMarks = await tables.loadFirstMarks(shard, began);
   // What was passed over, and is there again, is read now, and so is all that stands behind it.
-  const passedOver = new PassedOver(counted, gapsOf(beginnings, firstMarks, stream.created, null), Infinity);
+  const passedOver = await loadPassedOver(o, counted, stream.created, false);
   const again = await passedOver.firstNew(shardLog);
   const last = Math.min(stream.lastSequence, counted.last, again === null ? Infinity : again - 1);
   const survived = holes.inFrontOf(await survivingPrefix(first, last, same));
