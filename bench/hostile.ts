@@ -3,7 +3,7 @@
 // thousand idle streams. The bound is part of the product; the command fails when it is broken.
 import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { Agent, request } from 'node:http';
+import { Agent } from 'node:http';
 import { makeKey, type KeyRecord } from '../contract/key.ts';
 import { BUCKET_KEYS } from '../contract/subjects.ts';
 import { createLog } from '../runtime/log.ts';
@@ -12,6 +12,7 @@ import { startEngines } from '../test/engines.ts';
 import { cpuMs } from './cpu.ts';
 import { bodyOf } from './event.ts';
 import { HOSTILE, type Hostile, type HostilePlan } from './hostile-plan.ts';
+import { postEvents } from './post.ts';
 import { start, type Running } from './process.ts';
 
 /** The bound on the quiet tenant's 99th percentile, whatever others do. */
@@ -127,7 +128,7 @@ async function quietTenant(
     while (performance.now() < endMs) {
       next += QUIET_EVENTS;
       const startMs = performance.now();
-      const status = await post(agent, port, key, bodyOf(next, QUIET_EVENTS, time)).catch(() => 0);
+      const status = await postEvents(agent, port, key, bodyOf(next, QUIET_EVENTS, time)).catch(() => 0);
       if (status !== 202) failed += 1;
       ms.push(performance.now() - startMs);
       await new Promise((resolve) => setTimeout(resolve, QUIET_PAUSE_MS));
@@ -136,31 +137,6 @@ async function quietTenant(
   await Promise.all(Array.from({ length: QUIET_CONNECTIONS }, connection));
   agent.destroy();
   return { ms, failed };
-}
-
-function post(agent: Agent, port: number, key: string, body: Buffer): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const sent = request(
-      {
-        agent,
-        host: '127.0.0.1',
-        port,
-        method: 'POST',
-        path: '/v1/events',
-        headers: {
-          authorization: `Bearer ${key}`,
-          'content-type': 'application/json',
-          'content-length': body.length,
-        },
-      },
-      (response) => {
-        response.resume();
-        response.once('end', () => resolve(response.statusCode ?? 0));
-      },
-    );
-    sent.once('error', reject);
-    sent.end(body);
-  });
 }
 
 /** 0 where /proc does not tell. */

@@ -7,7 +7,8 @@
  * between two questions, and never too low. What the questions cost ClickHouse is measured too: while nothing else
  * happens, before the load begins.
  */
-import { Agent, request } from 'node:http';
+import { Agent } from 'node:http';
+import { postEvents } from '../post.ts';
 import { PROBE } from './customers.ts';
 import { TENANT } from './workload.ts';
 import type { World } from './world.ts';
@@ -149,38 +150,11 @@ export class Probe {
     return Number(row!.count ?? 0);
   }
 
-  #sendOne(number: number): Promise<void> {
-    const { edgePort: port, key } = this.#world;
-    const body = JSON.stringify({
-      id: `${PROBE}-${number}`,
-      source: PROBE,
-      type: PROBE,
-      subject: PROBE,
-      data: {},
-    });
-    return new Promise((resolve, reject) => {
-      const sent = request(
-        {
-          agent: this.#agent,
-          host: '127.0.0.1',
-          port,
-          method: 'POST',
-          path: '/v1/events',
-          headers: {
-            authorization: `Bearer ${key}`,
-            'content-type': 'application/json',
-            'content-length': Buffer.byteLength(body),
-          },
-        },
-        (answer) => {
-          answer.resume();
-          if (answer.statusCode === 202) answer.once('end', resolve);
-          else reject(new Error(`an event of the probe was answered with ${answer.statusCode}`));
-        },
-      );
-      sent.once('error', reject);
-      sent.end(body);
-    });
+  async #sendOne(number: number): Promise<void> {
+    const { edgePort, key } = this.#world;
+    const event = { id: `${PROBE}-${number}`, source: PROBE, type: PROBE, subject: PROBE, data: {} };
+    const status = await postEvents(this.#agent, edgePort, key, Buffer.from(JSON.stringify(event)));
+    if (status !== 202) throw new Error(`an event of the probe was answered with ${status}`);
   }
 }
 
