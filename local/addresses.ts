@@ -1,27 +1,41 @@
 // Which port each part listens on. A port named in the environment is taken as it is, and being taken is an
-// error. Otherwise the ports of the last start on this data are used again, then the usual ones, then any
-// free ones: two checkouts side by side never clash, and URLs stay the same from start to start.
+// error. Otherwise the ports of the last start on this data are used again, then those from 4100 on, then the
+// same places from 4200 on, and so forth: two checkouts side by side never clash, and URLs stay the same from
+// start to start.
+import { randomInt } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { EngineError } from './engines/engine.ts';
 import { freePort, isPortFree } from './engines/ports.ts';
 import type { Layout } from './layout.ts';
 
-const usual = {
-  edge: 4100,
-  api: 4101,
-  stripe: 4102,
-  webhook: 4103,
-  ingestOps: 4110,
-  aggregatorOps: 4111,
-  ledgerOps: 4112,
-  billingSyncOps: 4113,
-  nats: 4120,
-  postgres: 4121,
-  clickhouse: 4122,
+const places = {
+  edge: 0,
+  api: 1,
+  stripe: 2,
+  webhook: 3,
+  ingestOps: 10,
+  aggregatorOps: 11,
+  ledgerOps: 12,
+  billingSyncOps: 13,
+  nats: 20,
+  postgres: 21,
+  clickhouse: 22,
 } as const;
 
-export type PortName = keyof typeof usual;
+// All are below those that a system gives to outgoing connections (from 32768 on Linux), which would take one
+// between a stop and the next start.
+const blockFirst = 4_100;
+const blockStep = 100;
+const blocks = 50;
+
+export type PortName = keyof typeof places;
 export type Ports = Readonly<Record<PortName, number>>;
+
+/** The ports of a stack whose first one is `first`. */
+export function portsFrom(first: number): Ports {
+  const entries = Object.entries(places).map(([name, place]) => [name, first + place]);
+  return Object.fromEntries(entries) as Ports;
+}
 
 const variables: Partial<Record<PortName, string>> = {
   edge: 'TALLYLINE_EDGE_PORT',
@@ -44,8 +58,8 @@ async function explicitPort(name: PortName, variable: string, text: string): Pro
 }
 
 /**
- * Chooses a port for every part and remembers the choice. With `fresh`, neither the remembered nor the usual
- * ports are considered: somebody else is taking those right now.
+ * Chooses a port for every part and remembers the choice. With `fresh`, the remembered ones are not considered and
+ * the search begins anywhere: somebody else is taking the usual ones right now.
  */
 export async function choosePorts(
   layout: Layout,
@@ -55,16 +69,20 @@ export async function choosePorts(
   const remembered = existsSync(layout.portsFile)
     ? (JSON.parse(readFileSync(layout.portsFile, 'utf8')) as Partial<Ports>)
     : {};
+  const firstBlock = fresh ? randomInt(blocks) : 0;
+  const candidates = Array.from({ length: blocks }, (_, index) =>
+    portsFrom(blockFirst + ((firstBlock + index) % blocks) * blockStep),
+  );
   const chosen: Partial<Record<PortName, number>> = {};
   const used = new Set<number>();
-  for (const name of Object.keys(usual) as PortName[]) {
+  for (const name of Object.keys(places) as PortName[]) {
     const variable = variables[name];
     const text = variable === undefined ? undefined : env[variable];
     let port: number | undefined;
     if (variable !== undefined && text !== undefined && text !== '') {
       port = await explicitPort(name, variable, text);
     } else {
-      for (const candidate of fresh ? [] : [remembered[name], usual[name]]) {
+      for (const { [name]: candidate } of fresh ? candidates : [remembered, ...candidates]) {
         if (candidate !== undefined && !used.has(candidate) && (await isPortFree(candidate))) {
           port = candidate;
           break;

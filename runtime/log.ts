@@ -51,9 +51,19 @@ export function createLog(stage: string, level: string): Log {
         },
       },
     },
-    // Synchronous, so that the last lines before an exit are on their way when the process ends.
-    pino.destination({ dest: 1, sync: true }),
+    destination(),
   );
+}
+
+/** What waits for a log that cannot be written now. */
+const WAITING_BYTES_MAX = 1024 * 1024;
+
+function destination(): ReturnType<typeof pino.destination> {
+  // Synchronous, so that the last lines before an exit are on their way when the process ends.
+  const stdout = pino.destination({ dest: 1, sync: true, maxLength: WAITING_BYTES_MAX });
+  // Whoever reads the log is gone, or its disk is full. Work goes on, and a line is no reason to fail.
+  stdout.on('error', () => {});
+  return stdout;
 }
 
 /**

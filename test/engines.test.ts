@@ -116,6 +116,22 @@ describe('each engine keeps what it acknowledged through kill -9 and a stop', ()
   });
 });
 
+describe('a stop', () => {
+  it('of ClickHouse does not wait for a result that nobody reads', async () => {
+    const { pid } = engines.clickhouse.engine();
+    const { username, password, origin } = new URL(engines.clickhouseUrl);
+    const response = await fetch(origin, {
+      method: 'POST',
+      headers: { authorization: `Basic ${btoa(`${username}:${password}`)}` },
+      body: 'SELECT number FROM numbers(1000000000) FORMAT TSV',
+    });
+    expect(response.status).toBe(200);
+    process.kill(pid, 'SIGTERM');
+    await until('the process is gone', () => !isAlive(pid), 5_000);
+    await engines.clickhouse.restart();
+  });
+});
+
 describe('a start that cannot succeed says why', () => {
   const starts = {
     nats: (dataDir: string, port: number) => startNats({ dataDir, port, cacheDir: natsCacheDir, log: quiet }),

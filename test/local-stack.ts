@@ -1,9 +1,10 @@
 // A whole local stack for a test: `npm start` as a person runs it, on a data folder of its own.
 import { spawn, type ChildProcess } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { randomBytes, randomInt } from 'node:crypto';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { portsFrom } from '../local/addresses.ts';
 import type { RunFile } from '../local/run-file.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -21,9 +22,12 @@ export interface LocalStack {
   stop(): Promise<number | null>;
 }
 
+/** With ports of its own, which no other stack takes while this one is stopped. */
 export function newDataFolder(): string {
   const data = join(root, '.tallyline', 'test', `stack-${process.pid}-${randomBytes(4).toString('hex')}`);
   mkdirSync(data, { recursive: true });
+  const ports = portsFrom(10_000 + 100 * randomInt(200));
+  writeFileSync(join(data, 'ports.json'), JSON.stringify(ports));
   return data;
 }
 

@@ -167,7 +167,10 @@ describe('what can be wrong', () => {
     const victim = await startLocalStack(folder);
     const { pids } = victim.run();
     victim.child.kill('SIGKILL');
-    await until('all processes are gone', () => Object.values(pids).every((pid) => !isAlive(pid)), 20_000);
+    const alive = (): string[] => Object.keys(pids).filter((name) => isAlive(pids[name]!));
+    await until('all processes are gone', () => alive().length === 0, 40_000).catch((error: unknown) => {
+      throw new Error(`still there: ${alive().join(', ')}`, { cause: error });
+    });
     const again = await startLocalStack(folder);
     expect(await again.stop()).toBe(0);
     removeDataFolder(folder);
