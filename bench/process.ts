@@ -21,6 +21,12 @@ function builtFile(file: string): string {
   return existsSync(beside) ? beside : fileURLToPath(new URL(`../dist/${file}`, import.meta.url));
 }
 
+/** Settings of Tallyline's that were made for the benchmark are those of the stages that it starts. */
+function ownSettings(): Record<string, string> {
+  const settings = Object.entries(process.env).filter(([name]) => name.startsWith('TALLYLINE_'));
+  return Object.fromEntries(settings) as Record<string, string>;
+}
+
 /** `file` is relative to the folder above bench, in the build: 'ingest/main.js'. */
 export function start(
   file: string,
@@ -31,7 +37,7 @@ export function start(
 ): Running {
   const path = builtFile(file);
   const child = spawn(process.execPath, [...nodeArgs, path, ...args], {
-    env: { PATH: process.env['PATH'] ?? '', TALLYLINE_STOP_WITH_PARENT: '1', ...env },
+    env: { PATH: process.env['PATH'] ?? '', TALLYLINE_STOP_WITH_PARENT: '1', ...ownSettings(), ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   const listeners = new Set<(line: Record<string, unknown>) => void>();
