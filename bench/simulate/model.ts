@@ -407,7 +407,9 @@ export class Model {
   #says(event: SentEvent): string {
     let says = this.#saying.get(event);
     if (says === undefined) {
-      says = JSON.stringify([event.type, event.subject, event.timeMs, event.data]);
+      // In whatever order its fields stand.
+      const data = Object.entries(event.data).sort(([a], [b]) => (a < b ? -1 : 1));
+      says = JSON.stringify([event.type, event.subject, event.timeMs, data]);
       this.#saying.set(event, says);
     }
     return says;
