@@ -254,7 +254,8 @@ export class Model {
       const row = landed?.rows.get(position);
       const { tenant } = event;
       const identity = nameOf(event);
-      const isDurable = landed === null || (row !== undefined && nameOfRow(row) === identity);
+      // What lost its place in the log may have left its row to another saying of the same event.
+      const isDurable = landed === null || (row !== undefined && sameEvent(row, event));
       const says = this.#says(event);
       const known = own.counted.get(identity);
       if (known === says) {
