@@ -31,7 +31,7 @@ import { addToOutbox } from './outbox.ts';
 import type { Plan, Price } from './plan.ts';
 import { planRef, readPlanVersions } from './plans.ts';
 import { postUsage, readCursors } from './post-usage.ts';
-import { takePostingTurn, TURN_ATTEMPTS } from './posting-turn.ts';
+import { takePostingTurn, takeWritingTurn, TURN_ATTEMPTS } from './posting-turn.ts';
 import { rate } from './rating.ts';
 import {
   hasUsageBeyond,
@@ -115,12 +115,14 @@ export async function closePeriod(ctx: LedgerContext, request: CloseRequest): Pr
 async function catchUp(ctx: LedgerContext, customer: Customer, cut: Positions): Promise<boolean> {
   for (let pass = 0; pass < CATCH_UP_PASSES; pass++) {
     await postUsage(ctx);
-    const cursors = await readCursors(ctx.pg);
+    const cursors = await Promise.all([readCursors(ctx.pg, 'totals'), readCursors(ctx.pg, 'uniques')]);
     const waiting = await ctx.pg.query(
       'SELECT 1 FROM ledger.customers_to_read WHERE tenant = $1 AND customer = $2',
       [customer.tenant, customer.id],
     );
-    const reached = [...cut].every(([shard, position]) => (cursors.get(shard) ?? 0n) >= position);
+    const reached = [...cut].every(([shard, position]) =>
+      cursors.every((one) => (one.get(shard) ?? 0n) >= position),
+    );
     if (reached && waiting.length === 0) return true;
   }
   return false;
@@ -176,6 +178,7 @@ async function writeInvoice(
   const raw = await readRawTotals(ctx.ch, usage);
   const [rollups = new Map<string, Totals>()] = await readUsageTotals(ctx.ch, tenant, [usage]);
   const hasMoved = await hasUsageBeyond(ctx.ch, usage);
+  await takeWritingTurn(tx);
   await lockHeads(tx, [tenant]);
   const customer = await readCustomer(tx, tenant, before.id);
   // Put anew since the period was worked out: its anchor or subjects may be others now.

@@ -69,7 +69,7 @@ export const fields = {
     max: 1_000_000_000,
   }),
   checkSecondsPerMinute: integer('TALLYLINE_LEDGER_CHECK_SECONDS_PER_MINUTE', {
-    describe: 'how much of a minute that may take; a comparison that has begun is finished',
+    describe: 'how much of a minute that may take, on the average; a comparison that has begun is finished',
     default: 6,
     min: 1,
     max: 60,

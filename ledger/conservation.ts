@@ -8,7 +8,7 @@
  *                      usage waits for its next posting
  *   drift.stripeCents  minor units between invoices and what Stripe has of them
  *
- * Usage that no customer is billed for is information, not drift: it waits in `unassigned` until it has one.
+ * Usage of subjects without a customer, or from before its anchor, is no drift: nobody is billed for it.
  */
 import { storedQuantity, type Quantity } from '../contract/quantity.ts';
 import { unaccounted, VERDICTS, type Verdict } from '../contract/verdicts.ts';
@@ -64,8 +64,6 @@ export interface Conservation {
   };
   /** The same by stage, so that it can be seen where something differs. */
   readonly stages: ConservationStages;
-  /** Subjects with usage that belongs to no customer, or lies before its customer's anchor. */
-  readonly unassigned: { readonly subjects: bigint };
 }
 
 /** Customers whose usage is compared at a time. */
@@ -90,11 +88,10 @@ export async function readConservation(
   // Before the counters: what is answered or counted in between shows as received, and not as missing.
   const edge = await readEdgeReport(pg, tenant);
   const counters = await readCounters(ch, tenant);
-  const [check, ledger, stripe, subjects, rows] = await Promise.all([
+  const [check, ledger, stripe, rows] = await Promise.all([
     readCheckState(pg, tenant),
     readLedgerTotals(pg, ch, tenant),
     readStripeTotals(pg, tenant),
-    countUnassigned(pg, tenant),
     readRowTotals(ch, tenant, counters),
   ]);
   return {
@@ -107,7 +104,6 @@ export async function readConservation(
       sweepPermille: check.sweepPermille,
     },
     stages: stagesOf({ edge, counters, rows, differingHours: check.findings, ledger, stripe }),
-    unassigned: { subjects },
   };
 }
 
@@ -178,12 +174,13 @@ async function totalsOfCustomers(
     subjects: customer.subjects,
     window,
   }));
-  const totals = await readUsageTotals(ch, tenant, wanted);
   const plans = await readPlanVersions(
     db,
     tenant,
     customers.map((customer) => ({ key: customer.planKey, version: customer.planVersion })),
   );
+  const priced = new Set([...plans.values()].flatMap((plan) => plan.prices.map((price) => price.meter)));
+  const totals = await readUsageTotals(ch, tenant, wanted, { meters: [...priced] });
   const meters = new Map((await listMeters(db, tenant)).map((meter) => [meter.key, meter]));
   const difference = new Map<string, Quantity>();
   const add = (customer: string, start: number, price: string, quantity: Quantity): void => {
@@ -248,12 +245,4 @@ async function readStripeTotals(db: Db, tenant: string | null): Promise<StripeTo
     inStripe: BigInt(row!.stripe),
     difference: BigInt(row!.drift),
   };
-}
-
-async function countUnassigned(db: Db, tenant: string): Promise<bigint> {
-  const [row] = await db.query<{ subjects: bigint }>(
-    'SELECT count(DISTINCT subject) AS subjects FROM ledger.unassigned_usage WHERE tenant = $1',
-    [tenant],
-  );
-  return row?.subjects ?? 0n;
 }

@@ -20,4 +20,4 @@ export interface PostingLimits {
   readonly changesPerPage: number;
 }
 
-export const POSTING_LIMITS: PostingLimits = { customersPerTransaction: 1_000, changesPerPage: 5_000 };
+export const POSTING_LIMITS: PostingLimits = { customersPerTransaction: 1_000, changesPerPage: 20_000 };

@@ -186,10 +186,6 @@ async function putSubjects(
       `The subject ${JSON.stringify(taken.subject)} belongs to customer ${taken.customer}: a subject is billed to one customer.`,
     );
   }
-  await tx.query('DELETE FROM ledger.unassigned_usage WHERE tenant = $1 AND subject = ANY($2::text[])', [
-    tenant,
-    subjects,
-  ]);
 }
 
 export async function readCustomer(db: Db, tenant: string, id: string): Promise<Customer | null> {

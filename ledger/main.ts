@@ -29,6 +29,7 @@ import { buildApi } from './api/server.ts';
 import { forgetAnswers } from './api/write.ts';
 import { advanceBackfill } from './backfill-steps.ts';
 import { backfillsUnderWay } from './backfills.ts';
+import { CheckAllowance } from './check-allowance.ts';
 import { bootstrapOf, fields, type Bootstrap } from './config.ts';
 import { EdgeTotals, edgeTotalsGauges } from './edge-totals.ts';
 import { unpublishedMeters } from './meters.ts';
@@ -146,12 +147,15 @@ runStage({
         'tallyline_rollup_check_rows_total',
         'raw rows read to compare rollups with them',
       );
+      const allowance = new CheckAllowance({
+        rows: Math.ceil((config.checkRowsPerMinute * CHECK_EVERY_MS) / 60_000),
+        ms: (config.checkSecondsPerMinute * CHECK_EVERY_MS) / 60,
+      });
       every(stage, 'comparing of rollups', CHECK_EVERY_MS, async () => {
-        const budget = {
-          rows: Math.ceil((config.checkRowsPerMinute * CHECK_EVERY_MS) / 60_000),
-          ms: (config.checkSecondsPerMinute * CHECK_EVERY_MS) / 60,
-        };
-        compared.inc(await checkRollups(ctx, budget, config.sweepHours * HOUR_MS));
+        const beganMs = clock.now();
+        const rows = await checkRollups(ctx, allowance.budget, config.sweepHours * HOUR_MS);
+        allowance.spend({ rows, ms: clock.now() - beganMs });
+        compared.inc(rows);
       });
       every(stage, 'proving of acknowledged events', PROVE_EVERY_MS, async () =>
         tellProof(await edgeTotals.turn()),

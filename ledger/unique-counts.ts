@@ -2,8 +2,14 @@
  * How many distinct values the events of some subjects have, exactly. Unique counts do not add up, over hours,
  * shards or subjects, so each is asked as a whole of the events (view `contributions`), never of rollups.
  */
+import { QUANTITY_UNIT, type Quantity } from '../contract/quantity.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
 import { batchesOf, wholeBatchesOf, type Positions, type TotalsWanted } from './usage-batches.ts';
+
+/** What a price on it is rated on; a meter without events has none. */
+export function uniqueQuantity(count: bigint | undefined): Quantity {
+  return (count ?? 0n) * QUANTITY_UNIT;
+}
 
 export interface UniqueWanted {
   readonly tenant: string;
@@ -35,6 +41,7 @@ const VALUES = `SELECT DISTINCT c.meter AS meter, c.value AS value${EVENTS}`;
 /** By meter, for each of what is wanted, in its order; a meter without events is not in the map. */
 export async function readUniqueCounts(ch: ClickHouse, o: UniqueWanted): Promise<Map<string, bigint>[]> {
   const answer = o.wanted.map(() => new Map<string, bigint>());
+  if (o.meters.length === 0) return answer;
   for (const { numbers, fits } of wholeBatchesOf(o.wanted)) {
     if (!fits) {
       await uniteValues(ch, o, numbers[0]!, answer[numbers[0]!]!);

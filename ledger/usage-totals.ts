@@ -65,6 +65,7 @@ const CHANGES = `
   WHERE position > mapFromArrays({shards:Array(UInt16)}, {after:Array(UInt64)})[shard]
     AND position <= mapFromArrays({shards:Array(UInt16)}, {until:Array(UInt64)})[shard]
     AND shard IN {shards:Array(UInt16)} AND position > {least:UInt64} AND position <= {most:UInt64}
+    AND ({isList:UInt8} = 0 OR subject IN {subjects:Array(String)})
     AND (tenant, subject, toYYYYMM(hour)) > ({tenant:String}, {subject:String}, {month:UInt32})
   GROUP BY tenant, subject, month
   ORDER BY tenant, subject, month
@@ -72,11 +73,17 @@ const CHANGES = `
 
 /**
  * A page of what changed in some shards, by tenant, subject and month, behind the last item of the page before
- * (null for the first). A page with fewer than `limit` items is the last.
+ * (null for the first): of these subjects, of whatever tenant, or of all (null). A page with fewer than `limit` items
+ * is the last.
  */
 export async function readChanges(
   ch: ClickHouse,
-  o: { ranges: readonly PositionRange[]; behind: ChangedSubject | null; limit: number },
+  o: {
+    ranges: readonly PositionRange[];
+    subjects: readonly string[] | null;
+    behind: ChangedSubject | null;
+    limit: number;
+  },
 ): Promise<ChangedSubject[]> {
   if (o.ranges.length === 0) return [];
   const rows = await ch.rows<ChangedRow>(CHANGES, {
@@ -86,6 +93,8 @@ export async function readChanges(
     // Implied by the ranges; these reach the index on the position.
     least: o.ranges.reduce((least, { after }) => (after < least ? after : least), o.ranges[0]!.after),
     most: o.ranges.reduce((most, { until }) => (until > most ? until : most), 0n),
+    isList: o.subjects === null ? 0 : 1,
+    subjects: o.subjects ?? [],
     tenant: o.behind?.tenant ?? '',
     subject: o.behind?.subject ?? '',
     month: o.behind?.month ?? 0,
@@ -166,24 +175,32 @@ const TOTALS = `
     FROM (SELECT arrayJoin(arrayZip({subjects:Array(String)}, {starts:Array(UInt32)}, {ends:Array(UInt32)}, {numbers:Array(UInt32)})) AS w)
   ) AS w ON w.subject = u.subject
   WHERE u.tenant = {tenant:String} AND u.subject IN {subjects:Array(String)}
+    AND ({isAll:UInt8} = 1 OR u.meter IN {meters:Array(String)})
     AND u.hour >= toDateTime({least:UInt32}, 'UTC') AND u.hour < toDateTime({most:UInt32}, 'UTC')
     AND toUnixTimestamp(u.hour) >= w.start AND toUnixTimestamp(u.hour) < w.end
   GROUP BY wanted, meter`;
 
-/** Totals by meter for each of what is wanted, in its order; a meter without usage is not in the map. */
+/**
+ * Totals by meter for each of what is wanted, in its order; a meter without usage is not in the map. Of all meters, or
+ * of these; unique counts, which are what costs most, of those among them that have one.
+ */
 export async function readUsageTotals(
   ch: ClickHouse,
   tenant: string,
   wanted: readonly TotalsWanted[],
+  { meters }: { readonly meters?: readonly string[] } = {},
 ): Promise<Map<string, UsageTotals>[]> {
   const answer = wanted.map(() => new Map<string, UsageTotals>());
   const unique = new Set<string>();
+  if (meters?.length === 0) return answer;
   const entries = wanted.flatMap(({ subjects, window }, number) =>
     subjects.map((subject) => ({ subject, start: window.start / 1_000, end: window.end / 1_000, number })),
   );
   for (const batch of batchesOf(entries, (entry) => entry.subject)) {
     const rows = await ch.rows<TotalsRow>(TOTALS, {
       tenant,
+      isAll: meters === undefined ? 1 : 0,
+      meters: meters ?? [],
       subjects: batch.map((entry) => entry.subject),
       starts: batch.map((entry) => entry.start),
       ends: batch.map((entry) => entry.end),

@@ -412,6 +412,34 @@ describe('plans and customers', () => {
     expect([...page.items, ...rest.items].map((one) => one.id)).toEqual(['acme', 'b1', 'b2']);
     expect(rest.nextCursor).toBeNull();
   });
+
+  test('customers and credit that are put side by side are all answered, and none is run again', async () => {
+    const plan = { ...PLAN, prices: [{ ...PLAN.prices[0], meter: 'side' }], entitlements: [] };
+    await ask('POST', '/v1/meters', { key: api.keys.other, body: { ...TOKENS, key: 'side' } });
+    expect((await ask('POST', '/v1/plans', { key: api.keys.other, body: plan })).status).toBe(201);
+    const before = api.pg.retries;
+    const clients = Array.from({ length: 8 }, async (_, client) => {
+      const statuses: number[] = [];
+      for (let n = 0; n < 25; n++) {
+        const id = `side-${client}-${n}`;
+        const subjects = [id, `${id}-b`];
+        const put = await ask('PUT', `/v1/customers/${id}`, {
+          key: api.keys.other,
+          body: { ...CUSTOMER, subjects },
+        });
+        const credit = { amount: '1.00', reason: 'welcome' };
+        const given = await ask('POST', `/v1/customers/${id}/grants`, {
+          key: api.keys.other,
+          body: credit,
+          headers: { 'idempotency-key': id },
+        });
+        statuses.push(put.status, given.status);
+      }
+      return statuses;
+    });
+    expect(new Set((await Promise.all(clients)).flat())).toEqual(new Set([201]));
+    expect(api.pg.retries - before).toBe(0);
+  });
 });
 
 describe('Idempotency-Key', () => {

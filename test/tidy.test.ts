@@ -70,9 +70,9 @@ const shell: Readonly<Partial<Record<Folder, string>>> = {
     incarnation-store lease-bucket log-mark main nats-log owners ownership passed-over patience purge read-shard recover
     rules-store store surviving-prefix survivors tables watched-log watermark-bucket workers dedupe/look-up
     dedupe/rebuild`,
-  ledger: `audit backfill-difference backfill-money backfill-steps backfills balance close conservation
-    conservation-stages customers edge-totals entitlements grants invoices journal-store main meter-versions
-    meters mirror outbox plans post-usage posting-loop posting-turn publish quotas residues rollup-check
+  ledger: `audit backfill-difference backfill-money backfill-steps backfills balance billed-subjects close
+    conservation conservation-stages customers edge-totals entitlements grants invoices journal-store main
+    meter-versions meters mirror outbox plans post-chunk post-usage posting-loop posting-turn publish quotas residues rollup-check
     tenants unique-counts usage-totals usage-work verify api/accounts api/auth api/backfills api/conservation
     api/customers api/invoices api/keys api/meters api/plans api/quota api/refused api/server api/write
     api/usage/late api/usage/routes`,

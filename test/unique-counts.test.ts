@@ -1,9 +1,14 @@
 // Unique counts of the ledger against sets of values: they do not add up, over hours, shards or subjects.
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { parseUnitPrice } from '../contract/money.ts';
 import { QUANTITY_UNIT } from '../contract/quantity.ts';
+import { putCustomer } from '../ledger/customers.ts';
+import { publishPlan } from '../ledger/plans.ts';
+import { postTotals, postUniques, postUsage } from '../ledger/post-usage.ts';
 import { createTenant } from '../ledger/tenants.ts';
 import { quantityIn, readRawTotals, readUsageTotals, type TotalsWanted } from '../ledger/usage-totals.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
+import { createLog } from '../runtime/log.ts';
 import { startLedgerWorld, type LedgerWorld, type Use, type World } from './ledger-world.ts';
 
 const HOUR = 3_600_000;
@@ -87,4 +92,57 @@ test('at a cut it is that of the events before it', async () => {
     const all = new Map([...cut.keys()].map((shard) => [shard, 2n ** 63n]));
     expect(await users(all)).toBe(usersOf(one, [...uses, ...later]) * QUANTITY_UNIT);
   }
+});
+
+test('unique counts that passes leave out are posted later, with all that changed meanwhile, and nothing else is', async () => {
+  const { pg } = ledger;
+  const ctx = { pg, ch, clock: { now: () => OCTOBER_WINDOW.end }, log: createLog('test', 'silent') };
+  const unitPrice = parseUnitPrice('0.01')!;
+  const prices = ['users', 'total'].map(
+    (key) => ({ key, meter: key, included: 0n, model: 'per_unit', unitPrice }) as const,
+  );
+  const plan = { key: 'p', name: 'p', currency: 'USD', prices, entitlements: [] } as const;
+  await pg.transaction(async (tx) => {
+    await publishPlan(tx, { tenant: 't', plan, nowMs: OCTOBER });
+    for (const id of ['billed', 'other'])
+      await putCustomer(tx, {
+        tenant: 't',
+        id,
+        name: id,
+        currency: 'USD',
+        subjects: [id],
+        planKey: 'p',
+        anchorMs: OCTOBER,
+        nowMs: OCTOBER,
+      });
+  });
+  const posted = async () =>
+    pg.query(
+      `SELECT customer, price_key AS price, trunc(quantity)::text AS quantity FROM ledger.usage_posted
+       WHERE tenant = 't' ORDER BY customer, price_key`,
+    );
+  const use = (subject: string, user: string): Use => ({
+    tenant: 't',
+    type: 'use',
+    subject,
+    timeMs: OCTOBER,
+    data: { user },
+  });
+  await postUsage(ctx);
+  await world.count([use('billed', '5'), use('billed', '5'), use('nobody', '7')]);
+  expect(await postTotals(ctx)).toMatchObject({ changed: 1, posted: 1 });
+  expect(await posted()).toEqual([{ customer: 'billed', price: 'total', quantity: '10' }]);
+  await world.count([use('billed', '6'), use('other', '5')]);
+  const { watermarks } = await postTotals(ctx);
+  expect(await postUniques(ctx, watermarks)).toBe(2);
+  const all = [
+    { customer: 'billed', price: 'total', quantity: '16' },
+    { customer: 'billed', price: 'users', quantity: '2' },
+    { customer: 'other', price: 'total', quantity: '5' },
+    { customer: 'other', price: 'users', quantity: '1' },
+  ];
+  expect(await posted()).toEqual(all);
+  expect(await postUniques(ctx, watermarks)).toBe(0);
+  expect(await postUsage(ctx)).toMatchObject({ changed: 0, posted: 0 });
+  expect(await posted()).toEqual(all);
 });

@@ -1,6 +1,8 @@
 /**
  * Every write of the API goes through here: once per Idempotency-Key, and on record.
  *
+ * Writes take turns (posting-turn.ts), so that none fails because of another: each is some milliseconds.
+ *
  * 1. Lock. The key's advisory lock is taken in the transaction; whoever finds it taken is told that the
  *    request is in progress. A process that dies lets go of it with its connection.
  * 2. Look. An answer stored under the key is given again if it was for the same request (method, path and
@@ -19,6 +21,7 @@ import { createHash } from 'node:crypto';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Db } from '../../runtime/postgres.ts';
 import { appendAudit } from '../audit.ts';
+import { takeWritingTurn } from '../posting-turn.ts';
 import { callerOf, type ApiContext, type Caller } from './context.ts';
 import { isProblem, problem, PROBLEMS, type Answer } from './problems.ts';
 
@@ -54,7 +57,10 @@ export async function write(
   const answer =
     one.elsewhere === true
       ? await context.locks.transaction(run, { isolation: 'read committed' })
-      : await context.pg.transaction(run);
+      : await context.pg.transaction(async (tx) => {
+          await takeWritingTurn(tx);
+          return run(tx);
+        });
   return give(reply, answer);
 }
 
