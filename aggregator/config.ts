@@ -36,13 +36,13 @@ export const fields = {
   }),
   flushIntervalMs: integer('TALLYLINE_FLUSH_INTERVAL_MS', {
     describe: 'least time between the beginnings of two flushes',
-    default: 200,
+    default: 500,
     min: 1,
     max: 60_000,
   }),
   flushEventsMax: integer('TALLYLINE_FLUSH_EVENTS_MAX', {
     describe: 'events that are flushed together; more begin a flush at once',
-    default: 200_000,
+    default: 500_000,
     min: 1,
     max: 5_000_000,
   }),
@@ -80,8 +80,9 @@ export const fields = {
     max: 2 ** 40,
   }),
   rollupRowsMax: integer('TALLYLINE_ROLLUP_ROWS_MAX', {
-    describe: 'rollup rows kept in memory, over all shards; others are loaded when they are needed',
-    default: 2_000_000,
+    describe:
+      'rollup rows kept in memory, over all shards, at about 120 bytes each; others are loaded when they are needed',
+    default: 5_000_000,
     min: 100,
     max: 100_000_000,
   }),

@@ -11,7 +11,7 @@
  * 1. Read. From the message behind the watermark, in order, without acknowledgements: the broker's consumer
  *    state is no truth. Whenever reading begins anew, the log is compared with what was read of it.
  * 2. Prepare and decide (verdict.ts). A meter definition holds for the blocks behind it. Blocks are prepared in
- *    parallel and decided in order. A message that nobody can decode is kept whole as one refused row, and its
+ *    parallel, several at a time (prepare-queue.ts), and decided in order. A message that nobody can decode is kept whole as one refused row, and its
  *    neighbours count. A duplicate has an entry at a smaller position of the log, and a correction counts if the
  *    event that it names has one. The same position is the event's own replay, so reading anything twice decides the
  *    same twice.
@@ -35,10 +35,13 @@ import { VERDICTS } from '../contract/verdicts.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Backlog } from './backlog.ts';
 import { DedupeIndex } from './dedupe/index.ts';
+import { eventsOf } from './flush-batch.ts';
 import type { LogMark } from './log-mark.ts';
 import type { Measurements } from './measurements.ts';
 import type { ShardLog, Timing } from './ports.ts';
 import { positionInShard } from './position-in-shard.ts';
+import type { PrepareAnswer } from './prepare-answers.ts';
+import { PrepareQueue, type Asked } from './prepare-queue.ts';
 import type { Prepared } from './prepare.ts';
 import { LogLostError, readShard, type ReadMessage } from './read-shard.ts';
 import type { RecountNeeded } from './recount.ts';
@@ -46,10 +49,10 @@ import type { Recovered } from './recover.ts';
 import type { Slot } from './slots.ts';
 import { decideBlock, oldestOriginal, unknownIn, unknownTargets } from './verdict.ts';
 import type { Watermark } from './watermark.ts';
-import type { PrepareAnswer, Workers } from './workers.ts';
+import type { Workers } from './workers.ts';
 
 interface Read extends LogMark {
-  /** What it takes of the backlog. */
+  /** What it takes of the backlog, its fixed share included. */
   readonly bytes: number;
   /** The slot that it lies in and is held for it; null where it has memory of its own. */
   readonly slot: Slot | null;
@@ -80,12 +83,14 @@ type Control =
   | { readonly kind: 'meter'; readonly message: Uint8Array; readonly defined: MeterDefined | null }
   | { readonly kind: 'backfill'; readonly message: Uint8Array; readonly changed: BackfillChanged | null };
 
-type Arrived = Read & {
-  readonly answer: Promise<Exclude<Arrival, Control>> | Arrival;
-  /** The answer, once it is there. */
-  ready?: Arrival;
-};
-type Arrival = PrepareAnswer | Control;
+/** A message that was read and is not decided: a block that was given to the threads, or what else it is. */
+interface Arrived extends LogMark, Asked {
+  readonly messageBytes: number;
+  /** What it takes of the backlog. */
+  readonly bytes: number;
+  other: Other | null;
+}
+type Other = Control | Extract<PrepareAnswer, { kind: 'unreadable' }>;
 
 export interface ConsumerOptions {
   readonly shardLog: ShardLog;
@@ -104,8 +109,8 @@ export interface ConsumerOptions {
   onDecided(): void;
 }
 
-/** Blocks being prepared at a time, for each thread: enough that no thread waits for the loop that feeds it. */
-const AHEAD = 4;
+/** Jobs read ahead of what is decided, for each thread: enough that no thread waits for the loop that feeds it. */
+const AHEAD_JOBS = 4;
 
 export class ShardConsumer {
   readonly shard: number;
@@ -113,12 +118,16 @@ export class ShardConsumer {
   state: Recovered;
   /** Decided and not taken by a flush, in log order. */
   readonly decided: Decided[] = [];
+  /** How much that is for a flush: counted as it comes and goes, since it is asked for with every decision. */
+  #decidedEvents = 0;
   /** The sequence up to which everything was decided. */
   lastDecided: number;
   /** Acceptance of the newest block that a flush has taken, epoch milliseconds; 0 for none. */
   newestAcceptedMs: number;
   readonly #options: ConsumerOptions;
   readonly #arrived: Arrived[] = [];
+  #arrivedBytes = 0;
+  readonly #preparing: PrepareQueue;
   /** How many blocks behind the next one were asked for together with it. */
   #lookedUp = 0;
   /** Nothing more arrives: the reader has ended. */
@@ -134,6 +143,12 @@ export class ShardConsumer {
     this.#options = options;
     this.lastDecided = state.watermark.sequence;
     this.newestAcceptedMs = state.watermark.acceptedAtMs;
+    this.#preparing = new PrepareQueue(options.workers, shard, () => this.#wakeDecider());
+  }
+
+  /** As far as the bound of a flush goes. */
+  get decidedEvents(): number {
+    return this.#decidedEvents;
   }
 
   /**
@@ -144,16 +159,26 @@ export class ShardConsumer {
     try {
       await this.#run(signal);
     } finally {
+      this.#preparing.clear();
+      this.#arrivedBytes = 0;
       for (const read of this.#arrived.splice(0)) this.#forget(read);
     }
   }
 
+  /** The oldest that were decided, for a flush: they are its from now on. */
+  takeDecided(count: number): Decided[] {
+    const taken = this.decided.splice(0, count);
+    for (const item of taken) this.#decidedEvents -= eventsOf(item);
+    return taken;
+  }
+
   /** Drops what was decided and not taken by a flush: another owner will read it again. */
   forgetDecided(): void {
+    this.#decidedEvents = 0;
     for (const read of this.decided.splice(0)) this.#forget(read);
   }
 
-  #forget({ bytes, slot }: Read): void {
+  #forget({ bytes, slot }: Pick<Read, 'bytes' | 'slot'>): void {
     this.#options.backlog.release(bytes);
     slot?.release();
   }
@@ -201,6 +226,7 @@ export class ShardConsumer {
   async #read(signal: AbortSignal): Promise<LogLostError | null> {
     const { shardLog, backlog, readBytesMax, workers, log, timing } = this.#options;
     const { watermark, beganBehind, holeUntil, passedOver, last, streamCreated } = this.state;
+    const aheadBytes = workers.threads * AHEAD_JOBS * workers.jobBytes;
     try {
       const messages = readShard(shardLog, {
         created: streamCreated,
@@ -215,7 +241,7 @@ export class ShardConsumer {
       });
       for await (const message of messages) {
         this.#arrive(message);
-        while (!signal.aborted && this.#arrived.length >= workers.threads * AHEAD) {
+        while (!signal.aborted && this.#arrivedBytes >= aheadBytes) {
           await new Promise<void>((resolve) => (this.#wakeReader = resolve));
         }
         while (!signal.aborted && backlog.full) await backlog.changed();
@@ -232,36 +258,33 @@ export class ShardConsumer {
   }
 
   /** Starts the work on a message. Meters change the registry here, in log order, before the next block. */
-  #arrive({ data, ...mark }: ReadMessage): void {
-    const { workers, backlog } = this.#options;
-    const bytes = data.length;
-    backlog.add(bytes);
-    const { registry } = this.state;
-    // The data is a view into memory that holds other messages too.
-    const isEvents = messageKind(data) === MESSAGE_EVENTS;
-    const placed = isEvents ? workers.slots.place(data) : null;
-    const answer =
-      placed === null
-        ? this.#control(mark, new Uint8Array(data))
-        : workers.prepare({
-            placed,
-            shard: this.shard,
-            meters: registry.shared(),
-            metersVersion: registry.version,
-          });
-    const arrived: Arrived = { ...mark, bytes, slot: placed?.slot ?? null, answer };
-    // A failure is met where the answer is awaited; until then it must not count as unhandled.
-    if (answer instanceof Promise)
-      answer.then(
-        (ready) => (arrived.ready = ready),
-        () => {},
-      );
-    else arrived.ready = answer;
+  #arrive({ sequence, timeMs, checksum, data }: ReadMessage): void {
+    const bytes = this.#options.backlog.add(data.length);
+    const arrived: Arrived = {
+      sequence,
+      timeMs,
+      checksum,
+      messageBytes: data.length,
+      bytes,
+      slot: null,
+      ready: null,
+      failure: null,
+      other: null,
+    };
     this.#arrived.push(arrived);
-    this.#wakeDecider();
+    this.#arrivedBytes += data.length;
+    // The data is a view into memory that holds other messages too: whoever keeps it copies it.
+    if (messageKind(data) === MESSAGE_EVENTS) {
+      this.#preparing.add(data, arrived, this.state.registry);
+    } else {
+      // What was gathered is prepared with the meters that were in force before.
+      this.#preparing.close();
+      arrived.other = this.#control(arrived, new Uint8Array(data));
+      this.#wakeDecider();
+    }
   }
 
-  #control(mark: LogMark, message: Uint8Array<ArrayBuffer>): Arrival {
+  #control(mark: LogMark, message: Uint8Array<ArrayBuffer>): Other {
     const kind = messageKind(message);
     try {
       if (kind === MESSAGE_METER) return this.#define(mark, message);
@@ -305,22 +328,38 @@ export class ShardConsumer {
 
   async #decide(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const arrived = this.#arrived[0];
-      if (arrived === undefined) {
-        if (this.#allArrived) return;
+      const next = this.#arrived[0];
+      if (next === undefined && this.#allArrived) return;
+      if (next === undefined || !isReady(next)) {
         await new Promise<void>((resolve) => (this.#wakeDecider = resolve));
         continue;
       }
-      const answer = await arrived.answer;
-      if (signal.aborted) return;
-      await this.#lookUp();
-      const decided = this.#verdict(arrived, answer);
-      this.#arrived.shift();
+      if (next.failure !== null) throw next.failure.error;
+      if (this.#mustLookUp()) await this.#lookUp();
+      this.#decideNext();
+      // Those behind it that are ready too, in one go: whoever waits is woken once.
+      for (let more = this.#arrived[0]; more !== undefined && isReady(more); more = this.#arrived[0]) {
+        if (more.failure !== null || this.#mustLookUp()) break;
+        this.#decideNext();
+      }
       this.#wakeReader();
-      this.decided.push(decided);
-      this.lastDecided = decided.sequence;
       this.#options.onDecided();
     }
+  }
+
+  #decideNext(): void {
+    if (this.#lookedUp > 0) this.#lookedUp -= 1;
+    const arrived = this.#arrived[0]!;
+    const decided = this.#verdict(arrived, arrived.ready ?? arrived.other!);
+    this.#arrived.shift();
+    this.#arrivedBytes -= arrived.messageBytes;
+    this.decided.push(decided);
+    this.#decidedEvents += eventsOf(decided);
+    this.lastDecided = decided.sequence;
+  }
+
+  #mustLookUp(): boolean {
+    return this.#lookedUp === 0 && !this.state.index.complete;
   }
 
   /**
@@ -328,18 +367,14 @@ export class ShardConsumer {
    * costs the same for one block as for many.
    */
   async #lookUp(): Promise<void> {
-    if (this.#lookedUp > 0) {
-      this.#lookedUp -= 1;
-      return;
-    }
     const { index } = this.state;
-    if (index.complete) return;
     const words: number[] = [];
     let blocks = 0;
-    for (const { ready } of this.#arrived) {
-      if (ready === undefined) break;
+    for (const arrived of this.#arrived) {
+      if (!isReady(arrived) || arrived.failure !== null) break;
       blocks += 1;
-      if (ready.kind !== 'prepared') continue;
+      const { ready } = arrived;
+      if (ready?.kind !== 'prepared') continue;
       const { block, corrections } = ready.prepared;
       const ask = (identities: Uint32Array, at: number): void => {
         for (let word = 0; word < 4; word++) words.push(identities[at * 4 + word]!);
@@ -351,17 +386,17 @@ export class ShardConsumer {
     const events = Array.from({ length: words.length / 4 }, (_, at) => at);
     if (events.length > 0) await this.#options.lookUp(this.state, Uint32Array.from(words), events);
     this.#options.measurements.lookups.inc(events.length);
-    this.#lookedUp = blocks - 1;
+    this.#lookedUp = blocks;
   }
 
-  #verdict({ answer: _, ready: __, ...read }: Arrived, answer: Arrival): Decided {
+  #verdict({ sequence, timeMs, checksum, bytes, slot }: Arrived, answer: PrepareAnswer | Control): Decided {
+    const read = { sequence, timeMs, checksum, bytes, slot };
     if (answer.kind === 'meter') return { ...read, ...answer, recount: null };
     if (answer.kind === 'backfill') return { ...read, ...answer, recount: recountOf(answer.changed) };
     const { backlog, measurements, log } = this.#options;
-    const { sequence, bytes } = read;
+    const { message } = answer;
     if (answer.kind === 'unreadable') {
-      const { message, reason } = answer;
-      const { slot } = read;
+      const { reason } = answer;
       // It is rare, and kept until the flush is durable.
       const kept = slot === null ? message : new Uint8Array(message);
       slot?.release();
@@ -372,26 +407,37 @@ export class ShardConsumer {
       );
       return { ...read, slot: null, kind: 'unreadable', message: kept, recount: null };
     }
-    const { prepared, message } = answer;
+    const { prepared } = answer;
     const { index, watermark } = this.state;
     const { block, refused, corrections, verdicts } = prepared;
-    verdicts.set(decideBlock(index, block, refused, sequence, corrections));
+    decideBlock(index, block, refused, sequence, corrections, verdicts);
     const original = corrections === null ? null : oldestOriginal(index, corrections, verdicts);
     const recount: RecountNeeded | null =
       original === null ? null : { kind: 'corrections', oldestOriginal: original };
     if (this.#lookedUp === 0) index.rotate(positionInShard(watermark.sequence + 1, 0) - 1);
     // A block can name many meters for each event: what it grew to counts too.
-    const more = contributionBytes(prepared);
-    backlog.add(more);
+    const more = answer.columnBytes;
+    backlog.grow(more);
     const counts = VERDICTS.map(() => 0);
-    for (const verdict of verdicts) counts[verdict]! += 1;
-    return { ...read, bytes: bytes + more, kind: 'events', message, prepared, verdicts, counts, recount };
+    for (let at = 0; at < verdicts.length; at++) counts[verdicts[at]!]! += 1;
+    return {
+      sequence,
+      timeMs,
+      checksum,
+      bytes: bytes + more,
+      slot,
+      kind: 'events',
+      message,
+      prepared,
+      verdicts,
+      counts,
+      recount,
+    };
   }
 }
 
-function contributionBytes({ contributions }: Prepared): number {
-  const { key, keyBucket, buckets } = contributions;
-  return key.length * 13 + keyBucket.length * 12 + buckets.bytes.length + buckets.count * 16;
+function isReady({ ready, other, failure }: Arrived): boolean {
+  return ready !== null || other !== null || failure !== null;
 }
 
 /** A proposal changes nothing; what is committed or reverted, its hours of its meter. */

@@ -78,7 +78,10 @@ export function countersOf(shards: readonly CountersOfShard[]): number {
 export function countsOf(batches: readonly Batch[]): number[] {
   const sums = VERDICTS.map(() => 0);
   for (const { items } of batches) {
-    for (const { counts } of eventsIn(items)) counts.forEach((count, verdict) => (sums[verdict]! += count));
+    for (const item of items) {
+      if (item.kind !== 'events') continue;
+      for (let verdict = 0; verdict < sums.length; verdict++) sums[verdict]! += item.counts[verdict]!;
+    }
   }
   return sums;
 }
@@ -92,8 +95,10 @@ export function releaseSlots(batches: readonly Batch[]): void {
 export function watermarkAfter(items: readonly Decided[], consumer: ShardConsumer): Watermark {
   const last = items.at(-1)!;
   const { incarnation, streamCreated } = consumer.state;
-  for (const { prepared } of eventsIn(items)) {
-    consumer.newestAcceptedMs = Math.max(consumer.newestAcceptedMs, soundTime(prepared.block.acceptedAtMs));
+  for (const item of items) {
+    if (item.kind !== 'events') continue;
+    const acceptedMs = soundTime(item.prepared.acceptedAtMs);
+    if (acceptedMs > consumer.newestAcceptedMs) consumer.newestAcceptedMs = acceptedMs;
   }
   return {
     incarnation,

@@ -80,7 +80,7 @@ export function rowsOutside({ of, retired }: Recounting): EncodedRows[] {
     retired.map(({ tenant, subject, hourSeconds }) => JSON.stringify([tenant, subject, hourSeconds])),
   );
   const isOutside = (row: number): boolean => {
-    const hour = rows.buckets.hourOf(rows.bucket[row]!);
+    const hour = rows.buckets.hourOf(rows.bucketOf(row));
     const mayBeIn = hours.has(hour) || meters.some((one) => hour >= one.fromSeconds && hour < one.toSeconds);
     if (!mayBeIn) return true;
     const { tenant, meter, subject } = rollups.keyIn(rows, row);

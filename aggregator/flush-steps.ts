@@ -41,8 +41,8 @@ import { OverflowWarnings } from './overflow-warnings.ts';
 import type { Patience } from './patience.ts';
 import type { Tables, Timing } from './ports.ts';
 import type { MeterHour } from './prepare.ts';
-import { encodeUnreadable, type RawRows } from './raw-rows.ts';
-import type { RowsWanted, Unloaded } from './rollup-cache.ts';
+import { encodeUnreadable, soundTime, type RawRows } from './raw-rows.ts';
+import type { Unloaded } from './rollup-cache.ts';
 import { encodeRollups } from './rollup-columns.ts';
 import type { Watermark } from './watermark.ts';
 import type { EncodeJob, Workers } from './workers.ts';
@@ -61,12 +61,16 @@ export interface FlushOptions {
   onWatermark(consumer: ShardConsumer, watermark: Watermark, bytes: number): void;
 }
 
-/** The rows of a block, by numbers that hold for one turn of the cache. */
-interface PlacedBlock {
-  readonly wanted: RowsWanted;
-  readonly turn: number;
-  readonly rowOf: Int32Array;
-  readonly overflowed: readonly MeterHour[];
+/** A block whose rows were found, and which waits for some of them. */
+interface WaitingBlock {
+  readonly item: EventsItem;
+  readonly rowOf: Uint32Array;
+}
+
+/** The rows that a shard's blocks changed, and texts of the hours of meters that overflow in them. */
+interface FoldedBlocks {
+  readonly touched: readonly number[];
+  readonly overflowing: ReadonlySet<string>;
 }
 
 /** Events encoded in one job of a worker. */
@@ -107,8 +111,7 @@ export class FlushSteps {
     }));
     const marked = this.#insert('log_marks', marks.length, () => tables.insertMarks(marks, timing.now()));
     marked.catch(fail);
-    const placed = await this.#place(batches);
-    const derived = this.#derive(batches, placed);
+    const derived = await this.#derive(batches);
     const raw = await this.#encodeRaw(batches);
     await marked;
     return { batches, derived, raw };
@@ -192,34 +195,48 @@ export class FlushSteps {
     }
   }
 
-  /** Which rows each block adds to; those that are in ClickHouse and not in memory are loaded, all at once. */
-  async #place(batches: readonly Batch[]): Promise<Map<EventsItem, PlacedBlock>> {
-    const { tables } = this.#options;
-    const placed = new Map<EventsItem, PlacedBlock>();
-    for (const { consumer, items } of batches) {
-      const { shard } = consumer;
-      const { rollups, incarnation } = consumer.state;
-      await this.#knowGroups(consumer, eventsIn(items));
-      const unloaded: Unloaded[] = [];
-      for (const item of eventsIn(items)) {
-        const { tenants, contributions } = item.prepared;
-        const { keys, overflowed } = rollups.groups.place({ verdicts: item.verdicts, contributions });
-        for (const [hour, count] of overflowed) this.#tellOverflow(shard, hour, count);
-        const wanted = { tenants, contributions, overflowed: keys };
-        placed.set(item, {
-          wanted,
-          turn: rollups.turn,
-          rowOf: rollups.find(wanted, unloaded),
-          overflowed: [...overflowed.keys()],
-        });
+  /**
+   * Folds the blocks of a shard. A block is folded as soon as its rows were found, while they are in the processor's
+   * cache. Rows that may be in ClickHouse and are not in memory are loaded all at once; rows take positions in order, so
+   * behind the first block that waits for some of its rows every block waits.
+   */
+  async #place({ consumer, items }: Batch, mark: number): Promise<FoldedBlocks> {
+    const { shard, state } = consumer;
+    const { incarnation, rollups } = state;
+    const touched: number[] = [];
+    const overflowing = new Set<string>();
+    const unloaded: Unloaded[] = [];
+    const waiting: WaitingBlock[] = [];
+    let acceptedAtMs = Infinity;
+    const fold = ({ sequence, verdicts, prepared }: EventsItem, rowOf: Uint32Array): void => {
+      const { block, contributions } = prepared;
+      const { time } = block;
+      foldBlock({ incarnation, sequence, time, verdicts, contributions }, rollups.rows, rowOf, mark, touched);
+    };
+    await this.#knowGroups(consumer, eventsIn(items));
+    for (const item of items) {
+      if (item.kind !== 'events') continue;
+      const { tenants, contributions, block } = item.prepared;
+      const { keys, overflowed } = rollups.groups.place({ verdicts: item.verdicts, contributions });
+      for (const [hour, count] of overflowed) {
+        this.#tellOverflow(shard, hour, count);
+        overflowing.add(hour.text);
       }
-      if (unloaded.length > 0) {
-        const keys = unloaded.map(({ key }) => key);
-        const stored = await this.#until('rollups of a flush', () => tables.loadRollups(shard, keys));
-        rollups.enter(unloaded, stored, incarnation);
-      }
+      const rowOf = rollups.find({ tenants, contributions, overflowed: keys }, unloaded);
+      if (unloaded.length === 0) fold(item, rowOf);
+      else waiting.push({ item, rowOf });
+      acceptedAtMs = Math.min(acceptedAtMs, soundTime(block.acceptedAtMs));
     }
-    return placed;
+    if (acceptedAtMs !== Infinity) rollups.reach(acceptedAtMs);
+    if (unloaded.length > 0) {
+      const keys = unloaded.map(({ key }) => key);
+      const stored = await this.#until('rollups of a flush', () =>
+        this.#options.tables.loadRollups(shard, keys),
+      );
+      rollups.enter(unloaded, stored, incarnation);
+    }
+    for (const { item, rowOf } of waiting) fold(item, rowOf);
+    return { touched, overflowing };
   }
 
   /** Asks for the groups of which it is not known here whether they have rows of their own (group-book.ts). */
@@ -245,64 +262,61 @@ export class FlushSteps {
   }
 
   /** Folds and counts, and gathers what is to be written besides the raw rows. */
-  #derive(batches: readonly Batch[], placed: ReadonlyMap<EventsItem, PlacedBlock>): Derived {
+  async #derive(batches: readonly Batch[]): Promise<Derived> {
     const mark = ++this.#mark;
     const derived = nothingDerived();
-    for (const { consumer, items } of batches) {
-      const { shard, state } = consumer;
-      const { incarnation, tally, rollups } = state;
-      const touched: number[] = [];
-      let bytes = 0;
-      for (const item of items) {
-        bytes += item.bytes;
-        if (item.kind === 'events') {
-          const { block, contributions } = item.prepared;
-          const { sequence, verdicts } = item;
-          const { wanted, turn, rowOf } = placed.get(item)!;
-          foldBlock(
-            { incarnation, sequence, time: block.time, verdicts, contributions },
-            rollups.rows,
-            // The flush before may have been written, and the rows turned over, while this one was placed.
-            turn === rollups.turn ? rowOf : rollups.find(wanted, []),
-            mark,
-            touched,
-          );
-          tally.countBlock(item.prepared, verdicts, sequence);
-        } else if (item.kind === 'unreadable') {
-          const { sequence, timeMs, message } = item;
-          derived.unreadable.push({ shard, incarnation, sequence, timeMs, message });
-          tally.countUnreadable(sequence);
-        } else {
-          const position = endOfMessage(incarnation, item.sequence);
-          if (item.kind === 'meter') {
-            if (item.defined !== null) derived.meters.push({ shard, position, defined: item.defined });
-          } else if (item.changed !== null) {
-            derived.backfills.push({ shard, position, changed: item.changed });
-          }
-        }
+    for (const batch of batches) {
+      const { rollups } = batch.consumer.state;
+      // The flush before may have been written meanwhile: its rows are trimmed when these are encoded.
+      rollups.hold();
+      try {
+        this.#deriveOf(batch, await this.#place(batch, mark), derived);
+      } finally {
+        rollups.release();
       }
-      const needed = neededBy(consumer, items);
-      if (needed !== null) {
-        const overflowing = eventsIn(items).flatMap((item) => placed.get(item)!.overflowed);
-        const texts = [...new Set(overflowing.map(({ text }) => text))];
-        derived.recounts.push({ ...needed, rows: rollups.rows, touched, overflowing: texts });
-      } else if (touched.length > 0) {
-        derived.rollups.push({
-          rows: touched.length,
-          body: encodeRollups(shard, incarnation, rollups, touched),
-        });
-      }
-      // Copies: the next flush counts on while this one is written, and inserts are made again.
-      const changed = tally.takeChanged().map((counter) => ({ ...counter }));
-      const received = changed.filter(({ verdict }) => verdict === '');
-      const verdicts = changed.filter(({ verdict }) => verdict !== '');
-      derived.received.push({ shard, incarnation, counters: received });
-      derived.verdicts.push({ shard, incarnation, counters: verdicts });
-      const { sequence, timeMs, checksum } = items.at(-1)!;
-      const last = { sequence, timeMs, checksum };
-      derived.watermarks.push({ consumer, shard, watermark: watermarkAfter(items, consumer), last, bytes });
     }
     return derived;
+  }
+
+  #deriveOf({ consumer, items }: Batch, { touched, overflowing }: FoldedBlocks, derived: Derived): void {
+    const { shard, state } = consumer;
+    const { incarnation, tally, rollups } = state;
+    let bytes = 0;
+    for (const item of items) {
+      bytes += item.bytes;
+      if (item.kind === 'events') {
+        tally.countBlock(item.prepared, item.verdicts, item.sequence);
+      } else if (item.kind === 'unreadable') {
+        const { sequence, timeMs, message } = item;
+        derived.unreadable.push({ shard, incarnation, sequence, timeMs, message });
+        tally.countUnreadable(sequence);
+      } else {
+        const position = endOfMessage(incarnation, item.sequence);
+        if (item.kind === 'meter') {
+          if (item.defined !== null) derived.meters.push({ shard, position, defined: item.defined });
+        } else if (item.changed !== null) {
+          derived.backfills.push({ shard, position, changed: item.changed });
+        }
+      }
+    }
+    const needed = neededBy(consumer, items);
+    if (needed !== null) {
+      derived.recounts.push({ ...needed, rows: rollups.rows, touched, overflowing: [...overflowing] });
+    } else if (touched.length > 0) {
+      derived.rollups.push({
+        rows: touched.length,
+        body: encodeRollups(shard, incarnation, rollups, touched),
+      });
+    }
+    // Copies: the next flush counts on while this one is written, and inserts are made again.
+    const changed = tally.takeChanged().map((counter) => ({ ...counter }));
+    const received = changed.filter(({ verdict }) => verdict === '');
+    const verdicts = changed.filter(({ verdict }) => verdict !== '');
+    derived.received.push({ shard, incarnation, counters: received });
+    derived.verdicts.push({ shard, incarnation, counters: verdicts });
+    const { sequence, timeMs, checksum } = items.at(-1)!;
+    const last = { sequence, timeMs, checksum };
+    derived.watermarks.push({ consumer, shard, watermark: watermarkAfter(items, consumer), last, bytes });
   }
 
   /** Gives the workers also the memory of blocks that are in no slot, which they do not give back. */
@@ -313,11 +327,11 @@ export class FlushSteps {
     for (const { consumer, items } of batches) {
       const { shard, state } = consumer;
       const { incarnation } = state;
-      for (const { sequence, slot, message, verdicts, prepared } of eventsIn(items)) {
-        const { block, refused } = prepared;
-        const messageBytes = message.length;
-        job.push({ shard, incarnation, sequence, block, verdicts, refused, slot, messageBytes });
-        events += block.count;
+      for (const item of items) {
+        if (item.kind !== 'events') continue;
+        const { sequence, slot, message, verdicts, prepared } = item;
+        job.push({ shard, incarnation, sequence, message, slot, verdicts, refused: prepared.refused });
+        events += verdicts.length;
         if (events >= ENCODE_EVENTS) {
           jobs.push(job);
           [job, events] = [[], 0];
@@ -360,8 +374,9 @@ export class FlushSteps {
     const now = timing.now();
     const byVerdict = countsOf(batches);
     for (const { items } of batches) {
-      for (const { prepared } of eventsIn(items)) {
-        const lagMs = now - prepared.block.acceptedAtMs;
+      for (const item of items) {
+        if (item.kind !== 'events') continue;
+        const lagMs = now - item.prepared.acceptedAtMs;
         if (lagMs >= 0) measurements.lag.observe({ stage: 'visible' }, lagMs / 1_000);
       }
     }

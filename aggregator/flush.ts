@@ -8,7 +8,7 @@
  * comes in while the last one is written, for ClickHouse takes few large inserts for much less than many small ones;
  * but whenever enough has come together for one flush.
  */
-import type { Decided, ShardConsumer } from './consume.ts';
+import type { ShardConsumer } from './consume.ts';
 import { eventsOf, type Batch } from './flush-batch.ts';
 import { FlushSteps, type FlushOptions } from './flush-steps.ts';
 
@@ -134,11 +134,9 @@ export class Flusher {
   #dueInMs(): number {
     let events = 0;
     let any = false;
-    for (const { decided } of this.#consumers) {
-      for (const item of decided) {
-        any = true;
-        events += eventsOf(item);
-      }
+    for (const { decided, decidedEvents } of this.#consumers) {
+      any ||= decided.length > 0;
+      events += decidedEvents;
     }
     if (!any) return Infinity;
     // A backlog at its bound lets nothing more in: waiting for more would wait for ever.
@@ -163,21 +161,22 @@ export class Flusher {
 
   /** Takes decided blocks off the shards, in log order, evenly, up to the bound of a flush. */
   #take(): Batch[] {
-    const all = Array.from(this.#consumers, (consumer) => ({ consumer, items: [] as Decided[] }));
+    const all = Array.from(this.#consumers, (consumer) => ({ consumer, count: 0 }));
     let events = 0;
     for (let more = true; more && events < this.#options.eventsMax;) {
       more = false;
-      for (const { consumer, items } of all) {
-        const item = consumer.decided[items.length];
+      for (const one of all) {
+        const item = one.consumer.decided[one.count];
         if (item === undefined) continue;
-        items.push(item);
+        one.count += 1;
         events += eventsOf(item);
         more = true;
       }
     }
-    const taken = all.filter(({ items }) => items.length > 0);
-    for (const { consumer, items } of taken) {
-      consumer.decided.splice(0, items.length);
+    const taken: Batch[] = [];
+    for (const { consumer, count } of all) {
+      if (count === 0) continue;
+      taken.push({ consumer, items: consumer.takeDecided(count) });
       this.#flushing.set(consumer, (this.#flushing.get(consumer) ?? 0) + 1);
     }
     return taken;

@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { formatQuantity, quantityOf, type Quantity } from '../contract/quantity.ts';
 import { mergeTotals, totalsOf, type Totals } from '../contract/rollup.ts';
 import { contributionsOf } from '../test/contributions.ts';
+import { mixedHash } from './bucket-keys.ts';
+import { BucketWriter } from './bucket.ts';
 import { foldBlock } from './fold.ts';
 import { packed, positionInShard } from './position-in-shard.ts';
 import { WIDE } from './prepare.ts';
@@ -19,6 +21,8 @@ interface Value {
 }
 
 const KEYS = [0, 1, 2];
+/** Of the three rows, once they were made. */
+let ROWS: number[] = [];
 
 const values: fc.Arbitrary<Value> = fc.record({
   key: fc.nat(2),
@@ -60,7 +64,7 @@ function fold(rows: RollupRows, log: readonly (readonly Value[])[], blocks: read
         }),
       },
       rows,
-      Int32Array.from(KEYS),
+      ROWS,
       1,
       touched,
     );
@@ -68,19 +72,29 @@ function fold(rows: RollupRows, log: readonly (readonly Value[])[], blocks: read
   return touched;
 }
 
-/** A row for each key. */
+/** A row for each key: two meters of one bucket, and one of another. */
 function freshRows(): RollupRows {
   const rows = new RollupRows();
-  for (const key of KEYS) expect(rows.add(key, 0)).toBe(key);
+  const writer = new BucketWriter('000102030405060708090a0b0c0d0e0f');
+  const bucketOf = (subject: string): number => {
+    writer.begin(0, 0);
+    writer.text(subject);
+    writer.end(0);
+    const { bytes, start, hash } = writer.take();
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return rows.buckets.add(0, view, 0, start[1]!, mixedHash(0, hash[0]!));
+  };
+  const [first, second] = [bucketOf('a'), bucketOf('b')];
+  ROWS = [rows.add(first, 0), rows.add(first, 1), rows.add(second, 0)];
   return rows;
 }
 
-const totalsAt = (rows: RollupRows, row: number): Totals => ({
-  count: BigInt(rows.events[row]!),
-  ...rows.asWide(row),
-  latestTimeMs: rows.latestTimeMs[row]!,
-  latestPosition: packed(rows.latestIncarnation[row]!, rows.latestPosition[row]!),
-});
+const totalsAt = (rows: RollupRows, key: number): Totals => {
+  const { events, position, latestPosition, latestIncarnation, ...totals } = rows.totalsOf(ROWS[key]!);
+  void position;
+  return { ...totals, count: BigInt(events), latestPosition: packed(latestIncarnation, latestPosition) };
+};
+const eventsAt = (rows: RollupRows, key: number): number => rows.totalsOf(ROWS[key]!).events;
 
 const all = (log: readonly unknown[]): number[] => log.map((_, at) => at);
 
@@ -101,14 +115,14 @@ function model(log: readonly (readonly Value[])[], key: number): Totals | null {
 function expectModel(rows: RollupRows, log: readonly (readonly Value[])[]): void {
   for (const key of KEYS) {
     const expected = model(log, key);
-    if (expected === null) expect(rows.events[key]).toBe(0);
+    if (expected === null) expect(eventsAt(rows, key)).toBe(0);
     else expect(totalsAt(rows, key)).toEqual(expected);
   }
 }
 
 /** Sets a row as it comes back from ClickHouse. */
 function reload(rows: RollupRows, key: number, from: RollupRows): void {
-  if (from.events[key] === 0) return;
+  if (eventsAt(from, key) === 0) return;
   const totals = totalsAt(from, key);
   const stored = {
     value_count: totals.count.toString(),
@@ -118,9 +132,9 @@ function reload(rows: RollupRows, key: number, from: RollupRows): void {
     value_latest: formatQuantity(totals.latest),
     latest_time_ms: String(totals.latestTimeMs),
     latest_position: totals.latestPosition.toString(),
-    position: packed(INCARNATION, from.position[key]!).toString(),
+    position: packed(INCARNATION, from.totalsOf(ROWS[key]!).position).toString(),
   };
-  rows.load(key, stored, INCARNATION);
+  rows.load(ROWS[key]!, stored, INCARNATION);
 }
 
 describe('fold', () => {
@@ -173,9 +187,9 @@ describe('fold', () => {
         fold(second, log, all(log).slice(split));
         for (const key of KEYS) {
           const parts = [first, second]
-            .filter(({ events }) => events[key]! > 0)
+            .filter((part) => eventsAt(part, key) > 0)
             .map((part) => totalsAt(part, key));
-          if (whole.events[key] === 0) expect(parts).toEqual([]);
+          if (eventsAt(whole, key) === 0) expect(parts).toEqual([]);
           else expect(totalsAt(whole, key)).toEqual(parts.reduce(mergeTotals));
         }
       }),
@@ -184,8 +198,9 @@ describe('fold', () => {
 
   test('sums of 2^53 and more stay exact', () => {
     const rows = freshRows();
-    for (let index = 0; index < 3; index++) rows.fold(0, Number.MAX_SAFE_INTEGER, 0, 0, index, INCARNATION);
-    rows.fold(0, 1, 9, 0, 3, INCARNATION);
+    const most = { key: 0, value: { mantissa: Number.MAX_SAFE_INTEGER, scale: 0 }, timeMs: 0, counted: true };
+    const least = { ...most, value: { mantissa: 1, scale: 9 } };
+    fold(rows, [[most, most, most, least]], [0]);
     expect(formatQuantity(totalsAt(rows, 0).sum)).toBe('27021597764222973.000000001');
     expect(formatQuantity(totalsAt(rows, 0).min)).toBe('0.000000001');
   });

@@ -94,9 +94,9 @@ export class GroupBook {
     };
   }
 
-  /** As `trim` of RollupCache, and at the same moment. */
-  trim(): void {
-    if (sizeOf(this.#current) < this.#half) return;
+  /** As `trim` of RollupCache, and at the same moment. `isOver` says that an hour has gone by. */
+  trim(isOver: boolean): void {
+    if (!isOver && sizeOf(this.#current) < this.#half) return;
     if (this.#previous.size > 0) this.#knownAfter = Math.max(this.#knownAfter, this.#previousHour);
     this.#previous = this.#current;
     this.#previousHour = this.#currentHour;

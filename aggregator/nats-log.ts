@@ -90,9 +90,9 @@ async function* read(
   { from, maxBytesInFlight, signal, onPosition }: ReadOptions,
 ): AsyncGenerator<PulledMessage, void, void> {
   try {
-    const messages = pull(link, { stream, from, maxBytesInFlight, signal, onPosition });
-    for await (const { sequence, timeMs, message } of messages)
-      yield { sequence, timeMs, data: message.data };
+    const take = (message: { readonly data: Uint8Array }): Uint8Array => message.data;
+    const messages = pull(link, { stream, from, maxBytesInFlight, signal, take, onPosition });
+    for await (const { sequence, timeMs, value } of messages) yield { sequence, timeMs, data: value };
   } catch (error) {
     throw told(error);
   }

@@ -2,7 +2,7 @@
 import { grown } from '../contract/grown.ts';
 import { BucketWriter } from './bucket.ts';
 import { PairTable } from './pair-table.ts';
-import type { ColumnCounts, PreparedColumns } from './prepared-columns.ts';
+import type { ColumnCounts, ColumnWriter } from './prepared-columns.ts';
 
 const EVENTS_FIRST = 4_096;
 const CONTRIBUTIONS_FIRST = 8_192;
@@ -87,21 +87,21 @@ export class Scratch {
   }
 
   /** Copies what was found. The target's memory may have been another block's: all of it is written. */
-  copyTo(target: PreparedColumns, { events, contributions, keys }: ColumnCounts): void {
-    target.verdicts.fill(0);
-    target.refused.set(this.refused.subarray(0, events));
-    target.tenantOf.set(this.tenantOf.subarray(0, events));
-    target.start.set(this.start.subarray(0, events + 1));
-    target.key.set(this.key.subarray(0, contributions));
-    target.mantissa.set(this.mantissa.subarray(0, contributions));
-    target.scale.set(this.scale.subarray(0, contributions));
-    target.keyBucket.set(this.keyBucket.subarray(0, keys));
-    target.keyMeter.set(this.keyMeter.subarray(0, keys));
-    target.ofKey.set(this.ofKey.subarray(0, keys));
-    const { tenant, start, hash, bytes } = this.writer.written;
-    target.bucketTenant.set(tenant);
-    target.bucketStart.set(start);
-    target.bucketHash.set(hash);
-    target.bucketBytes.set(bytes);
+  copyTo(target: ColumnWriter, start: number, { events, contributions, keys, buckets }: ColumnCounts): void {
+    target.begin(start, events);
+    target.bytes(this.refused, events);
+    target.words(this.tenantOf, events);
+    target.words(this.start, events + 1);
+    target.doubles(this.mantissa, contributions);
+    target.words(this.key, contributions);
+    target.bytes(this.scale, contributions);
+    target.words(this.keyBucket, keys);
+    target.words(this.keyMeter, keys);
+    target.words(this.ofKey, keys);
+    const { tenant, start: starts, hash, bytes } = this.writer.written;
+    target.words(tenant, buckets);
+    target.words(starts, buckets + 1);
+    target.words(hash, buckets * 2);
+    target.bytes(bytes, bytes.length);
   }
 }

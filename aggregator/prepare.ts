@@ -24,7 +24,7 @@
  * is all that a thread has to post.
  */
 import { isUtf8 } from 'node:buffer';
-import { BlockError, decodeBlock, textOf, viewBlock, type Block } from '../contract/block.ts';
+import { BlockError, decodeBlock, HEADER, HEADER_BYTES, textOf, type Block } from '../contract/block.ts';
 import { PATH_TARGET } from '../contract/corrections.ts';
 import { FIELD_LITERAL, FIELD_NUMBER, FIELD_TEXT } from '../contract/fields.ts';
 import { parseIdentity } from '../contract/identity.ts';
@@ -50,7 +50,15 @@ import {
 import { epochOf, type MetersInForce, type MetersOfType } from './registry.ts';
 import type { Buckets } from './bucket.ts';
 import { Scratch } from './prepare-scratch.ts';
-import { columnBytes, viewColumns, type ColumnCounts } from './prepared-columns.ts';
+import {
+  columnBytes,
+  ColumnWriter,
+  decidedColumns,
+  tenantColumn,
+  viewColumns,
+  type ColumnCounts,
+  type PreparedColumns,
+} from './prepared-columns.ts';
 import { dimensionOf } from './rollup-key.ts';
 
 /** `refused` holds 1 + the number of a code in here. */
@@ -120,8 +128,14 @@ export interface Corrections {
   readonly targets: Uint32Array;
 }
 
-export interface Prepared {
-  readonly block: Block;
+/** What is read of a block where it is counted. The rest is for whoever encodes it, who sees the message. */
+export type BlockHead = Pick<Block, 'count' | 'acceptedAtMs' | 'identity' | 'payloadHash' | 'time'>;
+
+export interface Prepared<B extends BlockHead = BlockHead> {
+  /** Lies in the message's slot, and may not be read when that was let go. */
+  readonly block: B;
+  /** The block's own, to be read at any time. */
+  readonly acceptedAtMs: number;
   readonly tenants: readonly string[];
   /** The number of each event's tenant in `tenants`. */
   readonly tenantOf: Uint32Array;
@@ -148,15 +162,86 @@ export interface Packed {
   readonly corrections: Corrections | null;
 }
 
-/** @param room that `pack` was given */
-export function unpack(message: Uint8Array, room: Uint8Array | null, packed: Packed): Prepared {
-  return preparedOf(viewBlock(message), room, packed);
+/** Of a message that was decoded before. */
+function viewHead({ buffer, byteOffset, byteLength }: Uint8Array): BlockHead {
+  const view = new DataView(buffer, byteOffset, byteLength);
+  const count = view.getUint32(HEADER.events, true);
+  const identity = byteOffset + HEADER_BYTES;
+  const payload = identity + count * 16;
+  return {
+    count,
+    acceptedAtMs: view.getFloat64(HEADER.acceptedAtMs, true),
+    identity: new Uint32Array(buffer, identity, count * 4),
+    payloadHash: new Uint32Array(buffer, payload, count * 2),
+    time: new Float64Array(buffer, payload + count * 8, count),
+  };
 }
 
-function preparedOf(block: Block, room: Uint8Array | null, packed: Packed): Prepared {
-  const { counts, memory, tenants, meters, wide, meterHours, dimensions, hourOf, corrections } = packed;
-  const columns = viewColumns(memory === null ? room! : new Uint8Array(memory), counts);
-  const { verdicts, refused, tenantOf, start, key, mantissa, scale, keyBucket, keyMeter, ofKey } = columns;
+/**
+ * What was found in a message, in the memory where it lies.
+ *
+ * Most of it is read once or twice, a flush later, and views are objects of a hundred bytes: eighteen for each message
+ * of a backlog were more than a small message itself, and collecting them cost as much as adding its events up. So they
+ * are made whenever they are asked for, and not kept: ask once, not in a loop.
+ */
+class Unpacked implements Prepared {
+  readonly acceptedAtMs: number;
+  readonly refused: Uint8Array;
+  readonly verdicts: Uint8Array;
+  readonly #message: Uint8Array;
+  readonly #memory: Uint8Array;
+  readonly #start: number;
+  readonly #packed: Packed;
+
+  constructor(message: Uint8Array, memory: Uint8Array, start: number, packed: Packed) {
+    const { buffer, byteOffset, byteLength } = message;
+    this.acceptedAtMs = new DataView(buffer, byteOffset, byteLength).getFloat64(HEADER.acceptedAtMs, true);
+    const { verdicts, refused } = decidedColumns(memory, start, packed.counts.events);
+    this.verdicts = verdicts;
+    this.refused = refused;
+    this.#message = message;
+    this.#memory = memory;
+    this.#start = start;
+    this.#packed = packed;
+  }
+
+  get block(): BlockHead {
+    return viewHead(this.#message);
+  }
+
+  get tenants(): readonly string[] {
+    return this.#packed.tenants;
+  }
+
+  get tenantOf(): Uint32Array {
+    return tenantColumn(this.#memory, this.#start, this.#packed.counts.events);
+  }
+
+  get contributions(): Contributions {
+    return contributionsOf(viewColumns(this.#memory, this.#start, this.#packed.counts), this.#packed);
+  }
+
+  get corrections(): Corrections | null {
+    return this.#packed.corrections;
+  }
+}
+
+/** @param room that `pack` was given; @param start where in it, too. */
+export function unpack(
+  message: Uint8Array,
+  room: Uint8Array | null,
+  start: number,
+  packed: Packed,
+): Prepared {
+  const { memory } = packed;
+  return memory === null
+    ? new Unpacked(message, room!, start, packed)
+    : new Unpacked(message, new Uint8Array(memory), 0, packed);
+}
+
+function contributionsOf(columns: PreparedColumns, packed: Packed): Contributions {
+  const { counts, meters, wide, meterHours, dimensions, hourOf } = packed;
+  const { start, key, mantissa, scale, keyBucket, keyMeter, ofKey } = columns;
   const buckets = {
     count: counts.buckets,
     tenant: columns.bucketTenant,
@@ -165,15 +250,7 @@ function preparedOf(block: Block, room: Uint8Array | null, packed: Packed): Prep
     bytes: columns.bucketBytes,
   };
   const groups = { meterHours, dimensions, hourOf, ofKey };
-  return {
-    block,
-    tenants,
-    tenantOf,
-    refused,
-    verdicts,
-    corrections,
-    contributions: { buckets, meters, keyBucket, keyMeter, start, key, mantissa, scale, wide, groups },
-  };
+  return { buckets, meters, keyBucket, keyMeter, start, key, mantissa, scale, wide, groups };
 }
 
 /** The plans of one tenant, type and shape: one for each epoch of the type's meters. */
@@ -188,6 +265,8 @@ const NO_METERS: ShapePlans = { of: { fromHours: [], epochs: [[]] }, byEpoch: [N
 /** Prepares blocks, one after the other, in memory that it keeps. */
 export class Preparer {
   readonly #scratch: Scratch;
+  /** Of the memory in which rooms were last. */
+  #writer: ColumnWriter | null = null;
 
   /** @param bucketKey with which buckets are hashed: 16 bytes as 32 hexadecimal digits. */
   constructor(bucketKey: string) {
@@ -195,28 +274,83 @@ export class Preparer {
   }
 
   /**
-   * Writes the columns into `room`, which begins at a multiple of 8, or into memory of their own if it is too small.
+   * Packs one message after the other; the columns stand in the room in their order. Of a message that is no sound
+   * block: why. Names that are those of the message before are told as the same array, which is posted once.
+   */
+  packAll(
+    messages: readonly Uint8Array[],
+    meters: MetersInForce,
+    room: Uint8Array | null,
+  ): (Packed | string)[] {
+    let start = 0;
+    let before: Packed | null = null;
+    return messages.map((message) => {
+      try {
+        const packed: Packed = sharing(this.pack(message, meters, room, start), before);
+        if (packed.memory === null) start += columnBytes(packed.counts);
+        before = packed;
+        return packed;
+      } catch (error) {
+        // Anything but a block that is not sound is a mistake of ours, and no verdict may hide it.
+        if (!(error instanceof BlockError)) throw error;
+        return error.message;
+      }
+    });
+  }
+
+  /**
+   * Writes the columns into `room` from `start` on, which is a multiple of 8 in its buffer, or into memory of their own
+   * if it is too small.
    * @throws BlockError when the message is no sound block.
    */
-  pack(message: Uint8Array, meters: MetersInForce, room: Uint8Array | null): Packed {
-    return this.#pack(decoded(message), meters, room);
+  pack(message: Uint8Array, meters: MetersInForce, room: Uint8Array | null, start = 0): Packed {
+    return this.#pack(decoded(message), meters, room, start);
   }
 
   /** Into memory of its own. @throws BlockError */
-  prepare(message: Uint8Array, meters: MetersInForce): Prepared {
+  prepare(message: Uint8Array, meters: MetersInForce): Prepared<Block> {
     const block = decoded(message);
-    return preparedOf(block, null, this.#pack(block, meters, null));
+    const packed = this.#pack(block, meters, null, 0);
+    const { counts, memory, tenants, corrections } = packed;
+    const columns = viewColumns(new Uint8Array(memory!), 0, counts);
+    const { verdicts, refused, tenantOf } = columns;
+    const { acceptedAtMs } = block;
+    const contributions = contributionsOf(columns, packed);
+    return { block, acceptedAtMs, tenants, tenantOf, refused, verdicts, contributions, corrections };
   }
 
-  #pack(block: Block, meters: MetersInForce, room: Uint8Array | null): Packed {
+  #pack(block: Block, meters: MetersInForce, room: Uint8Array | null, start: number): Packed {
     const { counts, ...told } = new Preparation(block, meters, this.#scratch).run();
     const bytes = columnBytes(counts);
-    const fits = room !== null && bytes <= room.length;
-    const memory = fits ? null : new ArrayBuffer(bytes);
-    const target = memory === null ? room! : new Uint8Array(memory);
-    this.#scratch.copyTo(viewColumns(target, counts), counts);
+    if (room !== null && start + bytes <= room.length) {
+      if (this.#writer?.buffer !== room.buffer) this.#writer = new ColumnWriter(room.buffer);
+      this.#scratch.copyTo(this.#writer, room.byteOffset + start, counts);
+      return { counts, memory: null, ...told };
+    }
+    const memory = new ArrayBuffer(bytes);
+    this.#scratch.copyTo(new ColumnWriter(memory), 0, counts);
     return { counts, memory, ...told };
   }
+}
+
+function sharing(packed: Packed, before: Packed | null): Packed {
+  const { tenants, meters, wide, meterHours, dimensions, hourOf } = packed;
+  return {
+    ...packed,
+    tenants: same(tenants, before?.tenants),
+    meters: same(meters, before?.meters),
+    wide: wide.length === 0 ? NONE : wide,
+    meterHours: meterHours.length === 0 ? NONE : meterHours,
+    dimensions: same(dimensions, before?.dimensions),
+    hourOf: same(hourOf, before?.hourOf),
+  };
+}
+
+const NONE: readonly never[] = [];
+
+function same<T extends string | number>(all: readonly T[], before: readonly T[] | undefined): readonly T[] {
+  if (all.length === 0) return NONE;
+  return before?.length === all.length && all.every((one, at) => one === before[at]) ? before : all;
 }
 
 function decoded(message: Uint8Array): Block {

@@ -1,9 +1,13 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { formatQuantity, QUANTITY_UNIT } from '../contract/quantity.ts';
+import { HOUR_MS } from '../contract/window.ts';
 import { contributionsOf } from '../test/contributions.ts';
 import { BucketWriter } from './bucket.ts';
+import { foldBlock } from './fold.ts';
+import { packed } from './position-in-shard.ts';
 import { RollupCache, type RowsWanted, type Unloaded } from './rollup-cache.ts';
-import type { StoredRollup } from './rollup-key.ts';
+import type { StoredRollup, StoredTotals } from './rollup-key.ts';
 
 const KEY = '000102030405060708090a0b0c0d0e0f';
 const writer = new BucketWriter(KEY);
@@ -48,34 +52,92 @@ const key = (subject: string, hourSeconds = 7_200): Wanted => ({
   dimensions: [],
 });
 
-function find(cache: RollupCache, ...keys: Wanted[]): { rows: Int32Array; asked: string[] } {
+function find(cache: RollupCache, ...keys: Wanted[]): { rows: number[]; asked: string[] } {
   const unloaded: Unloaded[] = [];
   const rows = cache.find(blockOf(keys), unloaded);
-  return { rows, asked: unloaded.map((one) => one.key.subject) };
+  return { rows: [...rows], asked: unloaded.map((one) => one.key.subject) };
 }
 
-test('a row goes only when two turns have passed without it, and then its hour is no longer known to be new', () => {
+let position = 0;
+
+/** Adds a value to a row, of an event behind all before it. */
+function add(cache: RollupCache, row: number, mantissa: number, at = ++position): number[] {
+  const touched: number[] = [];
+  const one = { key: Uint32Array.of(0), mantissa: Float64Array.of(mantissa), scale: Uint8Array.of(0) };
+  const block = {
+    incarnation: 1,
+    sequence: at,
+    time: Float64Array.of(7_200_000),
+    verdicts: Uint8Array.of(0),
+  };
+  const contributions = contributionsOf(one);
+  foldBlock({ ...block, contributions }, cache.rows, [row], at, touched);
+  return touched;
+}
+
+const sumAt = (cache: RollupCache, row: number): bigint => cache.rows.totalsOf(row).sum / QUANTITY_UNIT;
+
+test('a row goes only when two turns have passed without it, and then it is asked for again', () => {
   const cache = new RollupCache(4, 3_600, KEY);
   expect(find(cache, key('old', 3_600)).asked).toEqual(['old']); // may be in the table
   const { rows, asked } = find(cache, key('a'), key('b'));
   expect(asked).toEqual([]); // later than everything there
-  cache.rows.fold(rows[0]!, 7, 0, 0, 1, 1);
+  add(cache, rows[0]!, 7);
   cache.trim();
   const moved = find(cache, key('a')); // used: it moves on
   expect(moved.asked).toEqual([]);
-  expect(cache.rows.sum[moved.rows[0]!]).toBe(7);
+  expect(sumAt(cache, moved.rows[0]!)).toBe(7n);
   find(cache, key('c'));
   cache.trim();
   expect(find(cache, key('a')).asked).toEqual([]);
   expect(find(cache, key('b'), key('d', 10_800)).asked).toEqual(['b']);
-  expect(cache.turn).toBe(2);
+  // Of the hour that was dropped, but never there.
+  expect(find(cache, key('e')).asked).toEqual([]);
 });
 
-test('below its bound nothing goes', () => {
+test('below its bound nothing goes while an hour lasts', () => {
   const cache = new RollupCache(100, -1, KEY);
   const [row] = find(cache, key('a', 0)).rows;
-  for (let turn = 0; turn < 5; turn++) cache.trim();
-  expect(find(cache, key('a', 0))).toEqual({ rows: Int32Array.of(row!), asked: [] });
+  for (let turn = 0; turn < 5; turn++) {
+    cache.reach(HOUR_MS + turn);
+    cache.trim();
+  }
+  expect(find(cache, key('a', 0))).toEqual({ rows: [row!], asked: [] });
+});
+
+test('what was not used for two hours of the log goes, whatever the hours of events are', () => {
+  const cache = new RollupCache(100, -1, KEY);
+  const hour = (number: number): void => {
+    cache.reach(number * HOUR_MS + 5);
+    cache.trim();
+  };
+  hour(10);
+  find(cache, key('late', 3_600), key('ahead', 36_000_000), key('used'));
+  hour(11);
+  expect(cache.size).toBe(3);
+  find(cache, key('used'));
+  hour(12);
+  // The generation before has the three no more, the current one begins.
+  expect(cache.size).toBe(1);
+  expect(find(cache, key('used'), key('new'), key('ahead again', 36_000_000)).asked).toEqual([]);
+  expect(find(cache, key('late', 3_600), key('ahead', 36_000_000)).asked).toEqual(['late', 'ahead']);
+  const { size } = cache;
+  // A block of an edge that is behind, or of the same hour, turns nothing over.
+  for (const again of [11, 12, 3, 12]) hour(again);
+  expect(cache.size).toBe(size);
+});
+
+test('places hold while they are held; what was due is trimmed then', () => {
+  const cache = new RollupCache(2, -1, KEY);
+  cache.hold();
+  const { rows } = find(cache, key('a'), key('b'));
+  const generation = cache.rows;
+  cache.trim();
+  expect(cache.rows).toBe(generation);
+  add(cache, rows[0]!, 5);
+  cache.release();
+  expect(cache.rows).not.toBe(generation);
+  expect(sumAt(cache, find(cache, key('a')).rows[0]!)).toBe(5n);
 });
 
 test('what was loaded counts on, and what the table did not have begins with nothing', () => {
@@ -88,8 +150,8 @@ test('what was loaded counts on, and what the table did not have begins with not
   cache.enter(unloaded, [{ ...unloaded[0]!.key, ...totals, ...rest }], 1);
   expect(cache.find(wanted, unloaded)).toEqual(rows);
   expect(unloaded).toHaveLength(2);
-  expect([cache.rows.events[rows[0]!], cache.rows.events[rows[1]!]]).toEqual([2, 0]);
-  expect(cache.rows.asWide(rows[0]!).sum).toBe(12_500_000_000n);
+  expect([...rows].map((row) => cache.rows.totalsOf(row).events)).toEqual([2, 0]);
+  expect(cache.rows.totalsOf(rows[0]!).sum).toBe(12_500_000_000n);
 });
 
 test('every key has one row, whatever the texts are, in whatever order and block they come', () => {
@@ -101,38 +163,65 @@ test('every key has one row, whatever the texts are, in whatever order and block
     hourSeconds: fc.constantFrom(0, 3_600, 7_200),
     dimensions: fc.array(text, { maxLength: 2 }),
   });
+  const one = fc.record({
+    key: wanted,
+    over: fc.boolean(),
+    value: fc.oneof(fc.integer({ min: -9, max: 99 }), fc.maxSafeInteger()),
+  });
   const blocks = fc.array(
-    fc.array(fc.record({ key: wanted, over: fc.boolean() }), { minLength: 1, maxLength: 12 }),
+    fc.record({ hour: fc.nat(2), events: fc.array(one, { minLength: 1, maxLength: 12 }) }),
     { maxLength: 12 },
   );
   fc.assert(
     fc.property(blocks, fc.integer({ min: 2, max: 40 }), (log, max) => {
       const cache = new RollupCache(max, -1, KEY);
-      const sums = new Map<string, number>();
-      const stored = new Map<string, number>();
-      let position = 0;
-      for (const block of log) {
+      const sums = new Map<string, bigint>();
+      const stored = new Map<string, StoredTotals>();
+      let hour = 0;
+      for (const { hour: passed, events: block } of log) {
         const keys = block.map((one) => one.key);
         const over = Uint8Array.from(block, (one) => (one.over && one.key.dimensions.length > 0 ? 1 : 0));
         const unloaded: Unloaded[] = [];
         const rows = cache.find(blockOf(keys, over.includes(1) ? over : null), unloaded);
-        // What was dropped stands in the table, as it was.
-        for (const { key: asked, rows: of, row } of unloaded) of.sum[row] = stored.get(textOf(asked)) ?? 0;
-        keys.forEach((one, at) => {
+        // What was dropped stands in the table, as it was; what is not asked for does not.
+        const found = unloaded.flatMap(({ key: asked }) => {
+          const totals = stored.get(textOf(asked));
+          return totals === undefined ? [] : [{ ...asked, ...totals }];
+        });
+        cache.enter(unloaded, found, 1);
+        block.forEach(({ key: one, value }, at) => {
           const dimensions = over[at] === 1 ? one.dimensions.map(() => '__overflow__') : one.dimensions;
           const text = textOf({ ...one, dimensions });
-          expect(textOf(cache.keyOf(rows[at]!))).toBe(text);
-          cache.rows.fold(rows[at]!, 1, 0, 0, ++position, 1);
-          sums.set(text, (sums.get(text) ?? 0) + 1);
-          expect(cache.rows.sum[rows[at]!]).toBe(sums.get(text));
-          stored.set(text, sums.get(text)!);
+          const row = rows[at]!;
+          const added = [add(cache, row, value), add(cache, row, value, position)];
+          const sum = (sums.get(text) ?? 0n) + BigInt(value);
+          sums.set(text, sum);
+          expect([textOf(cache.keyOf(row)), sumAt(cache, row), added]).toEqual([text, sum, [[row], []]]);
+          stored.set(text, storedOf(cache, row));
         });
+        hour += passed;
+        cache.reach(hour * HOUR_MS);
         cache.trim();
       }
     }),
-    { numRuns: 500 },
+    { numRuns: 150 },
   );
 });
+
+/** A row as the table has it when it was written. */
+function storedOf(cache: RollupCache, row: number): StoredTotals {
+  const totals = cache.rows.totalsOf(row);
+  return {
+    value_count: String(totals.events),
+    value_sum: formatQuantity(totals.sum),
+    value_min: formatQuantity(totals.min),
+    value_max: formatQuantity(totals.max),
+    value_latest: formatQuantity(totals.latest),
+    latest_time_ms: String(totals.latestTimeMs),
+    latest_position: packed(1, totals.latestPosition).toString(),
+    position: packed(1, totals.position).toString(),
+  };
+}
 
 const textOf = ({ tenant, meter, subject, hourSeconds, dimensions }: Wanted): string =>
   JSON.stringify([tenant, meter, subject, hourSeconds, dimensions]);
@@ -144,20 +233,18 @@ test('rows that were made anew are taken as they are stored, in either generatio
     ...{ value_count: '1', value_sum: sum, value_min: sum, value_max: sum, value_latest: sum },
     ...{ latest_time_ms: '5', latest_position: '72057594038009855', position: '72057594038009855' },
   });
-  const add = (subject: string, value: number): void => {
-    const [row] = find(cache, key(subject)).rows;
-    cache.rows.fold(row!, value, 0, 1, 70_000, 1);
-  };
+  const addTo = (subject: string, value: number, sequence: number): number[] =>
+    add(cache, find(cache, key(subject)).rows[0]!, value, sequence);
   const sumOf = (subject: string): bigint => {
     const [row] = find(cache, key(subject)).rows;
-    return cache.rows.asWide(row!).sum;
+    return cache.rows.totalsOf(row!).sum;
   };
   // Too large for a number: the row goes wide, and must forget it.
-  add('older', Number.MAX_SAFE_INTEGER);
-  cache.rows.fold(find(cache, key('older')).rows[0]!, Number.MAX_SAFE_INTEGER, 0, 1, 70_001, 1);
-  add('other', 7);
+  addTo('older', Number.MAX_SAFE_INTEGER, 1);
+  addTo('older', Number.MAX_SAFE_INTEGER, 2);
+  addTo('other', 7, 1);
   cache.trim();
-  add('newer', 8);
+  addTo('newer', 8, 1);
   cache.refresh([stored('older', '1.5'), stored('newer', '2'), stored('unheard of', '3')], 1);
   expect([sumOf('older'), sumOf('newer'), sumOf('other')]).toEqual([
     1_500_000_000n,
@@ -165,9 +252,8 @@ test('rows that were made anew are taken as they are stored, in either generatio
     7_000_000_000n,
   ]);
   // What lies at or below the stored position is in it.
-  const [row] = find(cache, key('newer')).rows;
-  expect(cache.rows.fold(row!, 1, 0, 1, 72_000, 1)).toBe(false);
-  expect(cache.rows.fold(row!, 1, 0, 1, 200_000, 1)).toBe(true);
+  expect(addTo('newer', 1, 1)).toHaveLength(0);
+  expect(addTo('newer', 1, 2)).toHaveLength(1);
 });
 
 test('what is forgotten is asked for anew, up to the hour that is given', () => {

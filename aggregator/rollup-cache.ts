@@ -1,14 +1,23 @@
 /**
- * The rollup rows of a shard that are in memory. Least recently used rows go first, a generation at a time:
- * a row that is used moves to the current generation; when that holds half of the bound, the previous one is
- * dropped and it takes its place. A dropped row is in ClickHouse and is loaded again when it is needed.
+ * The rollup rows of a shard that are in memory. Least recently used rows go first, a generation at a time: a row that
+ * is used moves to the current generation, with all rows of its bucket; when the generations turn over, the previous one
+ * is dropped and the current one takes its place. A dropped row is in ClickHouse and is loaded again when it is needed.
  *
- * A row that is in neither generation may yet be in ClickHouse, and asking costs a query a flush. It cannot
- * be there if its hour is later than every hour that was stored at the start or dropped since: a new hour,
- * when every row is new, asks nothing.
+ * They turn over when the log comes to another hour, so what is in memory is what was used in this hour and the last,
+ * and when the current one holds half of the bound. The hour is that in which edges accepted the blocks, not that of
+ * events: no event can turn anything over, however late it is or far ahead. Of the blocks of a flush the earliest
+ * counts, and an hour once come to stays: an edge whose clock is off can at worst leave the bound to do it alone.
+ *
+ * A row that is in neither generation may yet be in ClickHouse, and asking costs a query a flush. What is dropped is
+ * remembered so far that most new rows are known to be new (dropped-buckets.ts): a new hour, when every row is new, asks
+ * nothing.
  */
 import { OVERFLOW_GROUP } from '../contract/meter.ts';
-import { BucketWriter, bucketParts, writeSibling, type Buckets } from './bucket.ts';
+import { HOUR_MS } from '../contract/window.ts';
+import { mixedHash } from './bucket-keys.ts';
+import { BucketRows } from './bucket-rows.ts';
+import { BucketWriter, bucketParts, writeSibling } from './bucket.ts';
+import { DroppedBuckets } from './dropped-buckets.ts';
 import { GroupBook } from './group-book.ts';
 import type { Contributions } from './prepare.ts';
 import type { RollupKey, StoredRollup } from './rollup-key.ts';
@@ -32,18 +41,24 @@ export interface Unloaded {
 export class RollupCache {
   /** The groups of which there may be rows: kept as long, and dropped in the same way. */
   readonly groups: GroupBook;
-  /** The current generation. Row numbers are its numbers, and hold until the next `trim` that turns it over. */
+  /** The current generation. Rows are places in it, and only as long as it is the current one: until a `trim`. */
   rows = new RollupRows();
-  /** Rises when numbers of rows given out before do not hold any more. */
-  turn = 0;
   readonly tenants = new Names();
   readonly meters = new Names();
   #previous = new RollupRows();
+  #finder = new BucketRows(this.rows, this.#previous);
+  #overflowFinder: BucketRows | null = null;
+  /** The greatest hours of the two generations. */
   #currentHour = -1;
   #previousHour = -1;
-  #knownAfter: number;
+  readonly #dropped: DroppedBuckets;
   readonly #half: number;
   readonly #overflow: BucketWriter;
+  /** The hours since the epoch that the log has come to, and that it had come to when the generations last turned over. */
+  #logHour = -1;
+  #turnHour = -1;
+  #isHeld = false;
+  #isTrimDue = false;
 
   /**
    * @param storedHour the greatest hour (epoch seconds) of the shard in ClickHouse, -1 for none.
@@ -51,7 +66,7 @@ export class RollupCache {
    */
   constructor(rowsMax: number, storedHour: number, bucketKey: string) {
     this.#half = Math.max(1, Math.floor(rowsMax / 2));
-    this.#knownAfter = storedHour;
+    this.#dropped = new DroppedBuckets(storedHour);
     this.groups = new GroupBook(rowsMax, storedHour);
     this.#overflow = new BucketWriter(bucketKey);
   }
@@ -60,16 +75,23 @@ export class RollupCache {
     return this.rows.count + this.#previous.count;
   }
 
+  /** Bytes of both generations. */
+  get bytes(): number {
+    return this.rows.bytes + this.#previous.bytes;
+  }
+
   /**
    * The row of each of the block's keys. Rows that may be in ClickHouse are made without events and told in `unloaded`:
    * they are nothing to go by until they were `enter`ed.
    */
-  find({ tenants, contributions, overflowed }: RowsWanted, unloaded: Unloaded[]): Int32Array {
+  find({ tenants, contributions, overflowed }: RowsWanted, unloaded: Unloaded[]): Uint32Array {
     const { buckets, keyBucket, keyMeter, meters } = contributions;
-    const finder = new Finder(this.rows, this.#previous, buckets, this.tenants.numbers(tenants));
-    const ofOverflow = overflowed === null ? null : this.#overflowBuckets(contributions, overflowed, finder);
+    const tenantNumbers = this.tenants.numbers(tenants);
+    const finder = this.#finder.begin(buckets, tenantNumbers);
+    const ofOverflow =
+      overflowed === null ? null : this.#overflowBuckets(contributions, overflowed, tenantNumbers);
     const meterNumbers = this.meters.numbers(meters);
-    const found = new Int32Array(keyBucket.length);
+    const found = new Uint32Array(keyBucket.length);
     for (let key = 0; key < found.length; key++) {
       const meter = meterNumbers[keyMeter[key]!]!;
       const bucket = keyBucket[key]!;
@@ -77,11 +99,11 @@ export class RollupCache {
       const place = isOwn ? finder : ofOverflow!.finder;
       const number = isOwn ? bucket : ofOverflow!.numbers.get(bucket)!;
       let row = place.find(number, meter);
-      if (row < 0) {
+      if (row === 0) {
         row = place.make(number, meter);
-        const hour = this.rows.buckets.hourOf(this.rows.bucket[row]!);
+        const hour = this.rows.buckets.hourOf(this.rows.bucketOf(row));
         if (hour > this.#currentHour) this.#currentHour = hour;
-        if (hour <= this.#knownAfter && !place.wasKnown)
+        if (!place.wasKnown && this.#dropped.mayHave(hour, place.mixed[number]!))
           unloaded.push({ key: this.keyOf(row), rows: this.rows, row });
       }
       found[key] = row;
@@ -104,18 +126,18 @@ export class RollupCache {
   }
 
   /** The key of a row of any generation. */
-  keyIn({ bucket, meter, buckets }: RollupRows, row: number): RollupKey {
-    const number = bucket[row]!;
+  keyIn(rows: RollupRows, row: number): RollupKey {
+    const bucket = rows.bucketOf(row);
     return {
-      tenant: this.tenants.names[buckets.tenant[number]!]!,
-      meter: this.meters.names[meter[row]!]!,
-      ...bucketParts(buckets.bytes, buckets.start[number]!),
+      tenant: this.tenants.names[rows.buckets.tenantOf(bucket)]!,
+      meter: this.meters.names[rows.meterOf(row)]!,
+      ...bucketParts(...rows.buckets.bytesOf(bucket)),
     };
   }
 
   /**
-   * Takes rows as the table has them now, made anew behind our back. What is not in memory is passed over: of an hour
-   * that is not asked for, every row that the table can have is one that was folded here.
+   * Takes rows as the table has them now, made anew behind our back. What is not in memory is passed over: of rows that
+   * are not asked for, every one that the table can have is one that was folded here.
    */
   refresh(stored: readonly StoredRollup[], incarnation: number): void {
     const tenants = this.tenants.numbers(stored.map(({ tenant }) => tenant));
@@ -131,10 +153,10 @@ export class RollupCache {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     stored.forEach((one, at) => {
       for (const rows of [this.rows, this.#previous]) {
-        const [from, to] = [start[at]!, start[at + 1]!];
-        const bucket = rows.buckets.find(tenants[at]!, view, from, to, hash[at * 2]!);
-        const row = bucket < 0 ? -1 : rows.find(bucket, meters[at]!);
-        if (row < 0) continue;
+        const [tenant, from, to] = [tenants[at]!, start[at]!, start[at + 1]!];
+        const bucket = rows.buckets.find(tenant, view, from, to, mixedHash(tenant, hash[at * 2]!));
+        const row = bucket === 0 ? 0 : rows.find(rows.firstOf(bucket), meters[at]!);
+        if (row === 0) continue;
         rows.load(row, one, incarnation);
         break;
       }
@@ -144,34 +166,58 @@ export class RollupCache {
   /** Drops everything. The table may have rows that were never here, of hours before `hourSeconds`. */
   forget(hourSeconds: number): void {
     this.groups.forget(hourSeconds);
-    this.#knownAfter = Math.max(this.#knownAfter, this.#previousHour, this.#currentHour, hourSeconds);
-    [this.rows, this.#previous] = [new RollupRows(), new RollupRows()];
+    this.#dropped.forget(Math.max(this.#previousHour, this.#currentHour, hourSeconds));
     [this.#currentHour, this.#previousHour] = [-1, -1];
-    this.turn += 1;
+    this.#begin(new RollupRows(), new RollupRows());
+  }
+
+  /** The log has come to blocks that were accepted then, the earliest of a flush. */
+  reach(acceptedAtMs: number): void {
+    this.#logHour = Math.max(this.#logHour, Math.floor(acceptedAtMs / HOUR_MS));
+    if (this.#turnHour < 0) this.#turnHour = this.#logHour;
+  }
+
+  /** From now on places of rows stay what they are. */
+  hold(): void {
+    this.#isHeld = true;
+  }
+
+  /** They need not any more. */
+  release(): void {
+    this.#isHeld = false;
+    if (this.#isTrimDue) this.trim();
   }
 
   /**
-   * Drops what exceeds the bound. Call it once after each flush that was written, while at most the next one
-   * has been folded: a row that is dropped was then used by neither, for whatever that one used is in the
-   * generation that stays.
+   * Drops what was not used for long, or exceeds the bound; while places are held, when they are not any more. Call it once
+   * after each flush that was written, while at most the next one has been folded: a row that is dropped was then used by
+   * neither, for whatever that one used is in the generation that stays.
    */
   trim(): void {
-    this.groups.trim();
-    if (this.rows.count < this.#half) return;
-    if (this.#previous.count > 0) this.#knownAfter = Math.max(this.#knownAfter, this.#previousHour);
-    this.#previous = this.rows;
+    this.#isTrimDue = this.#isHeld;
+    if (this.#isHeld) return;
+    const isOver = this.#logHour > this.#turnHour;
+    this.groups.trim(isOver);
+    if (!isOver && this.rows.count < this.#half) return;
+    this.#turnHour = this.#logHour;
+    if (this.#previous.count > 0) this.#dropped.drop(this.#previous.buckets, this.#previousHour);
     this.#previousHour = this.#currentHour;
-    this.rows = new RollupRows();
     this.#currentHour = -1;
-    this.turn += 1;
+    this.#begin(new RollupRows(this.rows.buckets.count), this.rows);
+  }
+
+  #begin(rows: RollupRows, previous: RollupRows): void {
+    [this.rows, this.#previous] = [rows, previous];
+    this.#finder = new BucketRows(rows, previous);
+    this.#overflowFinder = null;
   }
 
   /** The buckets that take in what has no row of its own, by the bucket that it would have had. */
   #overflowBuckets(
     { buckets, keyBucket }: Contributions,
     overflowed: Uint8Array,
-    own: Finder,
-  ): { finder: Finder; numbers: Map<number, number> } {
+    tenants: Uint32Array,
+  ): { finder: BucketRows; numbers: Map<number, number> } {
     const numbers = new Map<number, number>();
     const writer = this.#overflow;
     for (let key = 0; key < keyBucket.length; key++) {
@@ -183,71 +229,8 @@ export class RollupCache {
         writeSibling(writer, buckets.tenant[bucket]!, buckets.bytes, start, OVERFLOW_GROUP),
       );
     }
-    return { finder: new Finder(this.rows, this.#previous, writer.take(), own.tenants), numbers };
-  }
-}
-
-/** Finds the rows of one list of buckets. A bucket is looked up once, however many meters it has. */
-class Finder {
-  /** Whether the row that was made last is one that was in memory already. */
-  wasKnown = false;
-  readonly tenants: Uint32Array;
-  readonly #rows: RollupRows;
-  readonly #previous: RollupRows;
-  readonly #buckets: Buckets;
-  readonly #view: DataView;
-  /** The number of each bucket in the current generation, -1 for none. */
-  readonly #current: Int32Array;
-
-  constructor(rows: RollupRows, previous: RollupRows, buckets: Buckets, tenants: Uint32Array) {
-    this.#rows = rows;
-    this.#previous = previous;
-    this.#buckets = buckets;
-    this.tenants = tenants;
-    const { bytes, count, tenant, start, hash } = buckets;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.#current = new Int32Array(count);
-    for (let at = 0; at < count; at++) {
-      this.#current[at] = rows.buckets.find(
-        tenants[tenant[at]!]!,
-        this.#view,
-        start[at]!,
-        start[at + 1]!,
-        hash[at * 2]!,
-      );
-    }
-  }
-
-  /** The row in the current generation, or -1. */
-  find(bucket: number, meter: number): number {
-    const number = this.#current[bucket]!;
-    return number < 0 ? -1 : this.#rows.find(number, meter);
-  }
-
-  /** A row that is not in the current generation: that of the previous one, or an empty one. */
-  make(bucket: number, meter: number): number {
-    const rows = this.#rows;
-    const { tenant, start, hash } = this.#buckets;
-    const of = this.tenants[tenant[bucket]!]!;
-    const [from, to] = [start[bucket]!, start[bucket + 1]!];
-    const low = hash[bucket * 2]!;
-    let number = this.#current[bucket]!;
-    if (number < 0) {
-      // Two buckets of the list can be one, where one of them stands for what overflows.
-      number = rows.buckets.find(of, this.#view, from, to, low);
-      if (number < 0) number = rows.buckets.add(of, this.#view, from, to, low);
-      this.#current[bucket] = number;
-      const known = rows.find(number, meter);
-      this.wasKnown = known >= 0;
-      if (known >= 0) return known;
-    }
-    const row = rows.add(number, meter);
-    const before =
-      this.#previous.count === 0 ? -1 : this.#previous.buckets.find(of, this.#view, from, to, low);
-    const old = before < 0 ? -1 : this.#previous.find(before, meter);
-    this.wasKnown = old >= 0;
-    if (old >= 0) rows.copy(row, this.#previous, old);
-    return row;
+    this.#overflowFinder ??= new BucketRows(this.rows, this.#previous);
+    return { finder: this.#overflowFinder.begin(writer.take(), tenants), numbers };
   }
 }
 

@@ -48,17 +48,15 @@ export class Tally {
     verdicts: Uint8Array,
     sequence: number,
   ): void {
-    const slots: (Counter | undefined)[] = new Array<undefined>(block.tenants.length * SLOTS);
+    const { tenants, tenantOf, refused } = block;
+    const slots: (Counter | undefined)[] = new Array<undefined>(tenants.length * SLOTS);
     for (let at = 0; at < verdicts.length; at++) {
       const position = positionInShard(sequence, at);
       const verdict = verdicts[at]!;
-      const slot = verdict === REJECTED ? VERDICTS.length + block.refused[at]! - 1 : verdict;
-      const first = block.tenantOf[at]! * SLOTS;
-      this.#count((slots[first + slot] ??= this.#slot(block.tenants[block.tenantOf[at]!]!, slot)), position);
-      this.#count(
-        (slots[first + RECEIVED] ??= this.#counter(block.tenants[block.tenantOf[at]!]!, '', '')),
-        position,
-      );
+      const slot = verdict === REJECTED ? VERDICTS.length + refused[at]! - 1 : verdict;
+      const first = tenantOf[at]! * SLOTS;
+      this.#count((slots[first + slot] ??= this.#slot(tenants[tenantOf[at]!]!, slot)), position);
+      this.#count((slots[first + RECEIVED] ??= this.#counter(tenants[tenantOf[at]!]!, '', '')), position);
     }
   }
 

@@ -33,7 +33,7 @@ export interface Decidable {
 
 /**
  * Decides a block, in order, and enters what counts into the index. `refused` is not 0 where a meter refuses, and gets
- * the reason where a correction has nothing to correct. An entry at the event's own position is its own replay: it
+ * the reason where a correction has nothing to correct. The verdicts are written where they are to stand. An entry at the event's own position is its own replay: it
  * counts again, and what it counts into knows.
  *
  * The index decides what it can in its kernel. Corrections, and where the kernel stops, are decided one by one.
@@ -44,8 +44,8 @@ export function decideBlock(
   refused: Uint8Array,
   sequence: number,
   corrections: Corrections | null = null,
+  verdicts: Uint8Array = new Uint8Array(block.count),
 ): Uint8Array {
-  const verdicts = new Uint8Array(block.count);
   let next = 0;
   for (let at = 0; at < block.count; at++) {
     const correction = corrections?.events[next] ?? block.count;

@@ -3,38 +3,55 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
-import { unpack, type Prepared } from './prepare.ts';
-import type { DecidedBlock, RawRows } from './raw-rows.ts';
-import { behind, SLOT_BYTES, sharedMemory, Slots, slotsFor, type Placed, type Slot } from './slots.ts';
-import type { EncodeTask, PreparedBy, PrepareTask, ThreadData } from './worker.ts';
+import { answersOf, type PrepareAnswers } from './prepare-answers.ts';
+import type { RawRows } from './raw-rows.ts';
+import { SLOT_BYTES, sharedMemory, Slots, slotsFor, type Slot } from './slots.ts';
+import {
+  PLACE_NUMBERS,
+  type EncodeTask,
+  type OtherBlock,
+  type PreparedBy,
+  type PrepareTask,
+  type ThreadData,
+} from './worker-tasks.ts';
 
+/** Blocks that are prepared together, by the same meters. */
 export interface PrepareJob {
-  /** Memory of its own is taken; it comes back in the answer. */
-  readonly placed: Placed;
+  /** In which all of them lie; null for none. Then their memory is taken, and comes back in the answers. */
+  readonly slot: Slot | null;
+  readonly messages: readonly Uint8Array[];
+  /** Where in the slot is room for what is found. */
+  readonly roomStart: number;
+  readonly roomEnd: number;
   readonly shard: number;
   readonly meters: SharedArrayBuffer;
   readonly metersVersion: number;
 }
 
-/** The message lies where it lay, or where its memory came back to. */
-export type PrepareAnswer = { readonly message: Uint8Array } & (
-  | { readonly kind: 'prepared'; readonly prepared: Prepared }
-  | { readonly kind: 'unreadable'; readonly reason: string }
-);
-
-/** A block to be encoded, and the slot of its message. */
-export interface EncodeJob extends DecidedBlock {
+/** A block to be encoded, and what was decided of it. */
+export interface EncodeJob {
+  readonly shard: number;
+  readonly incarnation: number;
+  readonly sequence: number;
+  readonly message: Uint8Array;
+  /** In which the message lies, and nearly always the rest; null for none. */
   readonly slot: Slot | null;
-  readonly messageBytes: number;
+  readonly verdicts: Uint8Array;
+  readonly refused: Uint8Array;
 }
+
+/** A thread is busy with so much for half a millisecond. One larger block is a job alone. */
+const JOB_BYTES = 64 * 1024;
 
 export interface Workers {
   readonly threads: number;
   /** With which they hash buckets; drawn when they are started. */
   readonly bucketKey: string;
   readonly slots: Slots;
-  /** Holds the message's slot meanwhile. */
-  prepare(job: PrepareJob): Promise<PrepareAnswer>;
+  /** How many bytes of blocks make a job. */
+  readonly jobBytes: number;
+  /** Holds the messages' slot meanwhile. */
+  prepare(job: PrepareJob): Promise<PrepareAnswers>;
   /** Holds the blocks' slots meanwhile. Takes the memory of those that are in none, for good. */
   encode(blocks: readonly EncodeJob[]): Promise<RawRows>;
   close(): Promise<void>;
@@ -49,9 +66,9 @@ export function startWorkers(threads: number, backlogBytesMax: number): Workers 
     minThreads: threads,
     maxThreads: threads,
     recordTiming: false,
-    workerData: { memory: slots.memory, slotSize: slots.size, bucketKey } satisfies ThreadData,
+    workerData: { memory: slots.memory, bucketKey } satisfies ThreadData,
   });
-  const run = async (name: string, task: unknown, moving: ArrayBuffer[], held: readonly (Slot | null)[]) => {
+  const run = async (name: string, task: unknown, moving: ArrayBuffer[], held: ReadonlySet<Slot | null>) => {
     for (const slot of held) slot?.hold();
     try {
       return await pool.run(task, moving.length === 0 ? { name } : { name, transferList: moving });
@@ -63,41 +80,57 @@ export function startWorkers(threads: number, backlogBytesMax: number): Workers 
     threads,
     bucketKey,
     slots,
-    async prepare({ placed: { bytes, slot }, ...told }) {
-      const message =
-        slot === null
-          ? (bytes as Uint8Array<ArrayBuffer>)
-          : { slot: slot.number, messageBytes: bytes.length };
-      const task: PrepareTask = { message, ...told };
-      const moving = message instanceof Uint8Array ? [message.buffer] : [];
-      const answer = (await run('prepare', task, moving, [slot])) as PreparedBy;
-      return answered(answer, answer.message ?? bytes, slot);
+    jobBytes: JOB_BYTES,
+    async prepare({ slot, messages, roomStart, roomEnd, shard, meters, metersVersion }) {
+      // Of a slot all threads know the memory: where in it something stands is all that has to be told.
+      const from = slot === null ? 0 : slot.bytes.byteOffset;
+      const room: [number, number] = [from + roomStart, from + roomEnd];
+      const places = slot === null ? null : messages.flatMap((one) => [one.byteOffset, one.length]);
+      const own = slot === null ? (messages as Uint8Array<ArrayBuffer>[]) : null;
+      const task: PrepareTask = { places, own, room, shard, meters, metersVersion };
+      const moving = own === null ? [] : own.map((message) => message.buffer);
+      const answer = (await run('prepare', task, moving, new Set([slot]))) as PreparedBy;
+      const bytes = slot?.bytes.subarray(roomStart, roomEnd) ?? null;
+      return answersOf(answer.found, answer.messages ?? messages, bytes);
     },
     async encode(blocks) {
-      const tasks = blocks.map(encodeTask);
-      const moving = tasks.flatMap((task) =>
-        'block' in task && task.block.identity.buffer instanceof ArrayBuffer
-          ? [task.block.identity.buffer]
-          : [],
+      const task = encodeTask(blocks, slots.memory);
+      const moving = task.others.flatMap(({ message: { buffer } }) =>
+        buffer instanceof ArrayBuffer ? [buffer] : [],
       );
-      const held = blocks.map(({ slot }) => slot);
-      return (await run('encode', tasks, moving, held)) as RawRows;
+      return (await run('encode', task, moving, new Set(blocks.map(({ slot }) => slot)))) as RawRows;
     },
     close: () => pool.destroy(),
   };
 }
 
-function answered(answer: PreparedBy, message: Uint8Array, slot: Slot | null): PrepareAnswer {
-  if (answer.kind === 'unreadable') return { kind: 'unreadable', reason: answer.reason, message };
-  const room = slot === null ? null : slot.bytes.subarray(behind(message.length));
-  return { kind: 'prepared', prepared: unpack(message, room, answer.packed), message };
-}
-
-/** All of the block is in its slot, if its columns are. */
-function encodeTask({ slot, messageBytes, ...decided }: EncodeJob): EncodeTask {
-  if (slot?.bytes.buffer !== decided.verdicts.buffer) return decided;
-  const { shard, incarnation, sequence } = decided;
-  return { shard, incarnation, sequence, slot: slot.number, messageBytes };
+/** Of a block that lies in a slot with all that was found in it, a row of numbers says where. */
+function encodeTask(blocks: readonly EncodeJob[], memory: SharedArrayBuffer): EncodeTask {
+  const places = new Float64Array(blocks.length * PLACE_NUMBERS);
+  const others: OtherBlock[] = [];
+  let next = 0;
+  for (const { slot, shard, incarnation, sequence, message, verdicts, refused } of blocks) {
+    if (slot === null || verdicts.buffer !== memory) {
+      // Alone: what a view is moved or cloned with is all of its memory.
+      others.push({
+        shard,
+        incarnation,
+        sequence,
+        message,
+        verdicts: verdicts.slice(),
+        refused: refused.slice(),
+      });
+      continue;
+    }
+    places[next] = shard;
+    places[next + 1] = incarnation;
+    places[next + 2] = sequence;
+    places[next + 3] = message.byteOffset;
+    places[next + 4] = message.length;
+    places[next + 5] = verdicts.byteOffset;
+    next += PLACE_NUMBERS;
+  }
+  return { places: places.slice(0, next), others };
 }
 
 /** A thread needs compiled JavaScript: beside this file in dist, or in dist when this runs from the sources. */

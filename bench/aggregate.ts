@@ -15,7 +15,7 @@ import { unpackPosition } from '../contract/position.ts';
 import { FLUSH_NOTICE, streamName, streamSubject } from '../contract/subjects.ts';
 import { DedupeIndex } from '../aggregator/dedupe/index.ts';
 import { foldBlock } from '../aggregator/fold.ts';
-import { Preparer, type Prepared } from '../aggregator/prepare.ts';
+import { Preparer } from '../aggregator/prepare.ts';
 import { encodeRaw, EVENT_COLUMNS, type DecidedBlock } from '../aggregator/raw-rows.ts';
 import { metersInForce } from '../aggregator/registry.ts';
 import { encodeRollups, ROLLUP_COLUMNS } from '../aggregator/rollup-columns.ts';
@@ -314,7 +314,7 @@ class Steps {
         const message = of[at];
         if (message === undefined) continue;
         const sequence = at + 1;
-        const prepared: Prepared = on('decode', () => preparer.prepare(message, meters));
+        const prepared = on('decode', () => preparer.prepare(message, meters));
         const { block, refused, contributions } = prepared;
         const verdicts = on('verdict', () => decideBlock(indexes[shard]!, block, refused, sequence));
         on('fold', () => {

@@ -154,9 +154,10 @@ class Bucket implements KeyValue {
       from: { newestOf: `${prefix}>` },
       maxBytesInFlight: WATCH_BYTES_IN_FLIGHT,
       signal,
+      take: (message) => message,
       onPosition: noneWaits,
     });
-    for await (const { message, sequence, pending } of messages) {
+    for await (const { value: message, sequence, pending } of messages) {
       const operation = message.headers?.get('KV-Operation') ?? '';
       const deleted = operation === 'DEL' || operation === 'PURGE';
       yield {

@@ -31,6 +31,7 @@ export async function* readLog(link: NatsLink, o: ReadLogOptions): AsyncGenerato
     from: o.fromSequence,
     maxBytesInFlight: o.maxBytesInFlight,
     signal: o.signal,
+    take: (message) => message.data,
   });
-  for await (const { sequence, timeMs, message } of messages) yield { sequence, data: message.data, timeMs };
+  for await (const { sequence, timeMs, value } of messages) yield { sequence, data: value, timeMs };
 }

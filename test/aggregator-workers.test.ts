@@ -1,11 +1,12 @@
 // Real threads, as `npm run build` made them: what they answer does not depend on where a block lies.
 import { afterAll, describe, expect, test } from 'vitest';
-import { Preparer } from '../aggregator/prepare.ts';
-import { encodeRaw } from '../aggregator/raw-rows.ts';
+import type { PrepareAnswer } from '../aggregator/prepare-answers.ts';
+import { Preparer, type Prepared } from '../aggregator/prepare.ts';
+import { encodeRaw, type DecidedBlock } from '../aggregator/raw-rows.ts';
 import { metersInForce, MeterRegistry } from '../aggregator/registry.ts';
-import { SLOT_BYTES } from '../aggregator/slots.ts';
+import { SLOT_BYTES, type Slot } from '../aggregator/slots.ts';
 import { COUNTED, DUPLICATE, REJECTED } from '../aggregator/verdict.ts';
-import { startWorkers, type EncodeJob, type PrepareAnswer } from '../aggregator/workers.ts';
+import { startWorkers, type EncodeJob } from '../aggregator/workers.ts';
 import { BlockBuilder } from '../contract/block-builder.ts';
 import type { MeterDefined } from '../contract/control.ts';
 import { IdentityHasher } from '../contract/identity.ts';
@@ -21,7 +22,7 @@ const METERS: MeterDefined[] = [
 const registry = new MeterRegistry();
 for (const defined of METERS) registry.define(defined, 0);
 
-// Two slots: the third block finds none.
+// Two slots: further blocks find none.
 const workers = startWorkers(2, SLOT_BYTES * 2);
 afterAll(() => workers.close());
 
@@ -39,61 +40,94 @@ function message(from: number, events: number, subjectLength: number): Uint8Arra
   return builder.finish(0);
 }
 
-const prepare = (data: Uint8Array, placed = workers.slots.place(data)) =>
-  workers
-    .prepare({ placed, shard: 3, meters: registry.shared(), metersVersion: registry.version })
-    .then((answer) => ({ answer, placed }));
+/** One job; all of the slot behind the messages is room. */
+async function prepare(
+  slot: Slot | null,
+  messages: readonly Uint8Array[],
+): Promise<readonly PrepareAnswer[]> {
+  const [meters, metersVersion] = [registry.shared(), registry.version];
+  const roomStart = slot?.end ?? 0;
+  const roomEnd = slot?.bytes.length ?? 0;
+  const job = { slot, messages, roomStart, roomEnd, shard: 3, meters, metersVersion };
+  return (await workers.prepare(job)).answers;
+}
 
 const VERDICTS = [COUNTED, COUNTED, DUPLICATE, REJECTED];
 
-function jobOf(answer: PrepareAnswer, sequence: number, slot: EncodeJob['slot']): EncodeJob {
-  if (answer.kind !== 'prepared') throw new Error('the block is sound');
-  const { block, refused, verdicts } = answer.prepared;
+function decide({ refused, verdicts }: Prepared): void {
   verdicts.forEach((_, at) => (verdicts[at] = refused[at] !== 0 ? REJECTED : VERDICTS[at % 3]!));
-  const messageBytes = answer.message.length;
-  return { shard: 3, incarnation: 1, sequence, block, refused, verdicts, slot, messageBytes };
+}
+
+function jobOf(answer: PrepareAnswer, sequence: number, slot: Slot | null): EncodeJob {
+  if (answer.kind !== 'prepared') throw new Error('the block is sound');
+  decide(answer.prepared);
+  const { refused, verdicts } = answer.prepared;
+  return { shard: 3, incarnation: 1, sequence, message: answer.message, refused, verdicts, slot };
 }
 
 describe('workers', () => {
-  test('rows are the same of blocks in slots, of one whose columns found no room there, and of one in none', async () => {
-    // The second leaves behind itself less room than its columns take.
+  test('rows are the same of blocks that share a slot, of one whose columns find no room, and of blocks in none', async () => {
+    const small = [message(0, 300, 8), message(400, 20, 8), message(500, 1, 8)];
+    // It leaves behind itself less room than its columns take.
     const wide = message(1_000, 850, 200);
     expect(wide.length).toBeGreaterThan(SLOT_BYTES * 0.7);
     expect(wide.length).toBeLessThan(SLOT_BYTES);
-    const messages = [message(0, 300, 8), wide, message(5_000, 40, 8)];
-    const prepared = await Promise.all(messages.map((data) => prepare(data)));
-    expect(prepared.map(({ placed }) => placed.slot !== null)).toEqual([true, true, false]);
-    const inSlots = prepared.map(
-      ({ answer }) => answer.kind === 'prepared' && answer.prepared.verdicts.buffer === workers.slots.memory,
+    const others = [message(5_000, 40, 8), message(6_000, 40, 8)];
+    const messages = [...small, wide, ...others];
+
+    const { bytes: first, slot: shared } = workers.slots.place(small[0]!);
+    const inShared = [first, ...small.slice(1).map((one) => shared!.place(one))];
+    const { bytes: ofWide, slot: filled } = workers.slots.place(wide);
+    const beside = others.map((one) => workers.slots.place(one));
+    expect(beside.map(({ slot }) => slot)).toEqual([null, null]);
+    const prepared = [
+      await prepare(shared, inShared),
+      await prepare(filled, [ofWide]),
+      await prepare(
+        null,
+        beside.map(({ bytes }) => bytes),
+      ),
+    ].flat();
+    const lieInSlots = prepared.map(
+      (answer) => answer.kind === 'prepared' && answer.prepared.verdicts.buffer === workers.slots.memory,
     );
-    expect(inSlots).toEqual([true, false, false]);
+    expect(lieInSlots).toEqual([true, true, true, false, false, false]);
+
     const preparer = new Preparer(workers.bucketKey);
-    const meters = metersInForce(METERS);
-    const expected = messages.map((data, at) =>
-      jobOf({ kind: 'prepared', prepared: preparer.prepare(data, meters), message: data }, at + 1, null),
-    );
-    const jobs = prepared.map(({ answer, placed }, at) => jobOf(answer, at + 1, placed.slot));
+    const expected = messages.map((data, at): DecidedBlock => {
+      const alone = preparer.prepare(data, metersInForce(METERS));
+      decide(alone);
+      const { block, refused, verdicts } = alone;
+      return { shard: 3, incarnation: 1, sequence: at + 1, block, refused, verdicts };
+    });
+    const slots = [shared, shared, shared, filled, null, null];
+    const jobs = prepared.map((answer, at) => jobOf(answer, at + 1, slots[at]!));
     jobs.forEach(({ refused, verdicts }, at) => {
       expect(Array.from(refused)).toEqual(Array.from(expected[at]!.refused));
       expect(Array.from(verdicts)).toEqual(Array.from(expected[at]!.verdicts));
     });
-    const answer = workers.encode(jobs);
+    const rows = workers.encode(jobs);
     // Who needs them no more lets them go at once: the job holds them until it has ended.
-    for (const { placed } of prepared) placed.slot?.release();
+    for (const slot of slots) slot?.release();
     expect(workers.slots.used).toBe(2);
-    expect(await answer).toEqual(encodeRaw(expected));
+    expect(await rows).toEqual(encodeRaw(expected));
     expect(workers.slots.used).toBe(0);
   });
 
-  test('a message that is no sound block comes back as it was, from a slot or not', async () => {
+  test('a message that is no sound block comes back as it was, from a slot or not, and its neighbours are prepared', async () => {
     const broken = message(0, 10, 8);
     broken[broken.length - 1]! ^= 1;
-    for (const placed of [workers.slots.place(broken), { bytes: new Uint8Array(broken), slot: null }]) {
-      const { answer } = await prepare(broken, placed);
-      expect(answer.kind).toBe('unreadable');
-      expect(Array.from(answer.message)).toEqual(Array.from(broken));
-      placed.slot?.release();
+    const [before, behind] = [message(20, 3, 8), message(30, 3, 8)];
+    const { bytes, slot } = workers.slots.place(before);
+    const inSlot = [bytes, slot!.place(broken), slot!.place(behind)];
+    const own = [before, broken, behind].map((one) => new Uint8Array(one));
+    for (const answers of [await prepare(slot, inSlot), await prepare(null, own)]) {
+      expect(answers.map(({ kind }) => kind)).toEqual(['prepared', 'unreadable', 'prepared']);
+      expect(Array.from(answers[1]!.message)).toEqual(Array.from(broken));
+      for (const [at, data] of [before, broken, behind].entries())
+        expect(Array.from(answers[at]!.message)).toEqual(Array.from(data));
     }
+    inSlot.forEach(() => slot!.release());
     expect(workers.slots.used).toBe(0);
   });
 });

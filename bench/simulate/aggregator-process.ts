@@ -6,15 +6,16 @@ import { Flusher } from '../../aggregator/flush.ts';
 import type { Measurements } from '../../aggregator/measurements.ts';
 import { Patience, StoppedError } from '../../aggregator/patience.ts';
 import { isLogError, type Timing } from '../../aggregator/ports.ts';
-import { Preparer, unpack } from '../../aggregator/prepare.ts';
+import { answersOf } from '../../aggregator/prepare-answers.ts';
+import { Preparer } from '../../aggregator/prepare.ts';
 import { Purger } from '../../aggregator/purge.ts';
 import { encodeRaw } from '../../aggregator/raw-rows.ts';
 import { recover, type Recovered } from '../../aggregator/recover.ts';
 import { readShared, type MetersInForce } from '../../aggregator/registry.ts';
-import { behind, Slots, type Slot } from '../../aggregator/slots.ts';
+import { Slots, type Slot } from '../../aggregator/slots.ts';
 import { IncarnationError } from '../../aggregator/watermark.ts';
-import type { PrepareAnswer, Workers } from '../../aggregator/workers.ts';
-import { BlockError } from '../../contract/block.ts';
+import type { Workers } from '../../aggregator/workers.ts';
+import { viewBlock } from '../../contract/block.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { Model } from './model.ts';
 import { LogOfLife, type SimulatedLog } from './simulated-log.ts';
@@ -93,7 +94,7 @@ async function count(o: ProcessOptions): Promise<void> {
     delivered: (shard, sequence) => shardLogs[shard]!.delivered.get(sequence),
   });
   const patience = new Patience({ log, timing, signal, onFailure: () => {}, setReady: () => {} });
-  const backlog = new Backlog(o.backlogBytesMax);
+  const backlog = new Backlog(o.backlogBytesMax, MESSAGE_BYTES);
   const workers = workersOf(world, life, threads);
   const purger = new Purger({
     log,
@@ -188,6 +189,11 @@ function metersOf(bytes: SharedArrayBuffer): MetersInForce {
 /** Few and small, so that blocks lie in slots, beside them, and with their message alone in one. */
 const SLOT_BYTES = 1_536;
 const SLOTS = 6;
+/** So that a job is a few blocks, or one alone. */
+const JOB_BYTES = 1_200;
+
+/** Blocks are small here, and so are the bounds. */
+const MESSAGE_BYTES = 50;
 
 /** The work of the threads, done when its turn comes. What lies in a slot that was let go is spoilt. */
 function workersOf(world: World, life: Life, threads: number): Workers {
@@ -210,22 +216,17 @@ function workersOf(world: World, life: Life, threads: number): Workers {
     threads,
     bucketKey: BUCKET_KEY,
     slots,
-    prepare: ({ placed: { bytes, slot }, meters }) =>
-      holding('prepare', [slot], (): PrepareAnswer => {
-        const room = slot === null ? null : slot.bytes.subarray(behind(bytes.length));
-        try {
-          const packed = preparer.pack(bytes, metersOf(meters), room);
-          return { kind: 'prepared', prepared: unpack(bytes, room, packed), message: bytes };
-        } catch (error) {
-          if (!(error instanceof BlockError)) throw error;
-          return { kind: 'unreadable', reason: error.message, message: bytes };
-        }
+    jobBytes: JOB_BYTES,
+    prepare: ({ slot, messages, roomStart, roomEnd, meters }) =>
+      holding('prepare', [slot], () => {
+        const room = slot === null ? null : slot.bytes.subarray(roomStart, roomEnd);
+        return answersOf(preparer.packAll(messages, metersOf(meters), room), messages, room);
       }),
     encode: (blocks) =>
       holding(
         'encode',
         blocks.map(({ slot }) => slot),
-        () => encodeRaw(blocks),
+        () => encodeRaw(blocks.map((one) => ({ ...one, block: viewBlock(one.message) }))),
       ),
     async close() {
       while (running > 0) await new Promise<void>((resolve) => (wakeClosing = resolve));

@@ -68,8 +68,8 @@ export const GUARDS: readonly Guard[] = [
     without: 'what is in a rollup row already is added again when it is read again',
     code: [
       {
-        file: 'aggregator/rollup-rows.js',
-        from: 'if (position <= this.position[row])\n            return false;',
+        file: 'aggregator/fold.js',
+        from: 'if (position <= doubles[place + POSITION])\n                continue;',
         to: '',
       },
     ],
