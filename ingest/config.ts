@@ -83,8 +83,8 @@ export const fields = {
     max: 262_144,
   }),
   lingerMs: integer('TALLYLINE_EDGE_LINGER_MS', {
-    describe: 'how long an event waits at most for others while a block is in flight',
-    default: 2,
+    describe: 'how long an event waits at most for others to share its block, which it does only under load',
+    default: 4,
     min: 0,
     max: 1_000,
   }),

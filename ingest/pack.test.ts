@@ -38,6 +38,7 @@ function world(shards: number, some: Partial<PackLimits> = {}) {
   const sent: Sent[] = [];
   const deferred: (() => void)[] = [];
   const timers = new Set<() => void>();
+  const clock = { ms: 0 };
   const pack = new Pack({
     ...deployment,
     limits,
@@ -51,7 +52,7 @@ function world(shards: number, some: Partial<PackLimits> = {}) {
           const kept = decodeBlock(new Uint8Array(bytes));
           sent.push({ shard, ids, bytes: bytes.length, block: kept, ack: () => resolve(null), fail: reject });
         }),
-      now: () => 0,
+      now: () => clock.ms,
       defer: (run) => void deferred.push(run),
       after(_, run) {
         const timer = (): void => {
@@ -67,6 +68,7 @@ function world(shards: number, some: Partial<PackLimits> = {}) {
     pack,
     sent,
     timers,
+    clock,
     endTurn: () => deferred.splice(0).forEach((run) => run()),
     endLinger: () => [...timers].forEach((run) => run()),
   };
@@ -129,7 +131,7 @@ describe.each([
     expect([first.outcomes, second.outcomes]).toEqual([[null], [null]]);
   });
 
-  test('while a block is in flight the next one grows, until the acknowledgement', async () => {
+  test('while a block is in flight the next one grows, until the end of the turn of the acknowledgement', async () => {
     const { pack, sent, timers, endTurn } = world(1);
     request(pack, ['a']);
     endTurn();
@@ -141,6 +143,7 @@ describe.each([
     expect(timers.size).toBe(1);
     sent[0]!.ack();
     await settled();
+    endTurn();
     expect(sent.map(({ ids }) => ids)).toEqual([['a'], ['b', 'c']]);
     expect(timers.size).toBe(0);
   });
@@ -154,6 +157,96 @@ describe.each([
     endLinger();
     expect(sent.map(({ ids }) => ids)).toEqual([['a'], ['b']]);
     expect(pack.inFlight).toBe(2);
+  });
+
+  /** Ids of a request that alone is dense. */
+  const many = (name: string, count = 120): string[] =>
+    Array.from({ length: count }, (_, at) => `${name}${at}`);
+
+  test('dense events: senders that wait for their answers share a block, and do not take turns by halves', async () => {
+    const { pack, sent, timers, endTurn } = world(1);
+    request(pack, many('a'));
+    request(pack, many('b'));
+    endTurn();
+    request(pack, many('c'));
+    endTurn();
+    // Three share the shard: the block of the third waits for the two that get their answers now.
+    sent[0]!.ack();
+    await settled();
+    endTurn();
+    expect(sent).toHaveLength(1);
+    request(pack, many('d'));
+    endTurn();
+    expect(sent).toHaveLength(1);
+    request(pack, many('e'));
+    endTurn();
+    expect(sent.map(({ ids }) => ids)).toEqual([
+      [...many('a'), ...many('b')],
+      [...many('c'), ...many('d'), ...many('e')],
+    ]);
+    expect(timers.size).toBe(0);
+    // And so do those of a block behind which nobody waited.
+    sent[1]!.ack();
+    await settled();
+    request(pack, ['f']);
+    endTurn();
+    expect(sent).toHaveLength(2);
+    request(pack, ['g']);
+    request(pack, ['h']);
+    endTurn();
+    expect(sent[2]!.ids).toEqual(['f', 'g', 'h']);
+  });
+
+  test('an event waits for senders that do not come for no longer than its linger, and the next one not at all', async () => {
+    const { pack, sent, timers, endTurn, endLinger } = world(1);
+    request(pack, many('a'));
+    request(pack, many('b'));
+    endTurn();
+    request(pack, ['c']);
+    endTurn();
+    expect(timers.size).toBe(1);
+    sent[0]!.ack();
+    await settled();
+    endTurn();
+    expect([sent.length, timers.size]).toEqual([1, 1]);
+    endLinger();
+    expect(sent[1]!.ids).toEqual(['c']);
+    sent[1]!.ack();
+    await settled();
+    request(pack, ['d']);
+    endTurn();
+    expect(sent[2]!.ids).toEqual(['d']);
+  });
+
+  test('after a pause of a linger nobody is expected any more', async () => {
+    const { pack, sent, clock, endTurn } = world(1, { lingerMs: 2 });
+    request(pack, many('a'));
+    request(pack, many('b'));
+    endTurn();
+    sent[0]!.ack();
+    await settled();
+    clock.ms += 2;
+    request(pack, ['c']);
+    endTurn();
+    expect(sent[1]!.ids).toEqual(['c']);
+  });
+
+  test('one sender after another never waits, however much it sends', async () => {
+    const { pack, sent, timers, endTurn } = world(1, { blockEventsMax: 500 });
+    for (let turn = 0; turn < 5; turn++) {
+      const { outcomes } = request(pack, many(`${turn}-`, 1_300));
+      endTurn();
+      // Two full blocks, and the rest when they are acknowledged.
+      expect(sent).toHaveLength(turn * 3 + 2);
+      for (const block of sent.slice(-2)) block.ack();
+      await settled();
+      endTurn();
+      expect(sent).toHaveLength(turn * 3 + 3);
+      sent.at(-1)!.ack();
+      await settled();
+      expect(outcomes).toEqual([null]);
+      expect(timers.size).toBe(0);
+    }
   });
 
   test('or until it is full, by events or by bytes', () => {
@@ -296,6 +389,7 @@ describe.each([
     endTurn();
     sent[0]!.fail(new Error('timeout'));
     await settled();
+    endTurn();
     expect(first.outcomes).toHaveLength(1);
     expect(sent).toHaveLength(2);
     sent[1]!.ack();
@@ -318,15 +412,17 @@ describe.each([
   test('whatever comes in whichever order, every event is in one block of its shard, and every request is told once', async () => {
     const step = fc.oneof(
       fc.record({ kind: fc.constant('request' as const), events: fc.integer({ min: 0, max: 30 }) }),
-      fc.record({ kind: fc.constantFrom('turn', 'linger', 'ack', 'fail'), at: fc.nat() }),
+      fc.record({ kind: fc.constant('request' as const), events: fc.integer({ min: 100, max: 200 }) }),
+      fc.record({ kind: fc.constantFrom('turn', 'linger', 'ack', 'fail', 'time'), at: fc.nat() }),
     );
     const hasher = new IdentityHasher(KEY);
     await fc.assert(
       fc.asyncProperty(
         fc.array(step, { maxLength: 40 }),
         fc.integer({ min: 1, max: 5 }),
-        async (steps, shards) => {
-          const { pack, sent, endTurn, endLinger } = world(shards, { blockEventsMax: 10 });
+        fc.constantFrom(10, 300),
+        async (steps, shards, blockEventsMax) => {
+          const { pack, sent, clock, endTurn, endLinger } = world(shards, { blockEventsMax });
           const rule = new ShardRule(shards);
           const requests: { ids: string[]; outcomes: unknown[] }[] = [];
           const open = new Set<Sent>();
@@ -350,10 +446,12 @@ describe.each([
               requests.push({ ids, outcomes: request(pack, ids).outcomes });
             } else if (one.kind === 'turn') endTurn();
             else if (one.kind === 'linger') endLinger();
+            else if (one.kind === 'time') clock.ms += one.at % 4;
             else await settle(one.at, one.kind === 'ack');
           }
+          // Nothing waits for longer than its linger, whoever is expected.
           endTurn();
-          pack.flush();
+          endLinger();
           do await settle(0, true);
           while (open.size > 0 || known < sent.length);
           expect(pack.inFlight).toBe(0);

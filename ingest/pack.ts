@@ -5,9 +5,13 @@
  *   - when it is full (events or bytes): a broker costs per message, so full blocks are the cheap ones;
  *   - at the end of the turn of the event loop in which it was begun, if none of its shard's blocks is in
  *     flight: at low load an event waits for nothing. Requests read in the same turn share the block;
- *   - when the last block in flight of its shard is settled: under load the blocks grow by themselves to
- *     what comes in during one acknowledgement;
- *   - when its linger is over, so that a slow acknowledgement holds up only those that wait for it.
+ *   - at the end of the turn in which the last block in flight of its shard is settled: under load the blocks
+ *     grow by themselves to what comes in during one acknowledgement, with what this turn still reads;
+ *   - where events come densely, not before as many requests are in it as share the shard: those of the block
+ *     that was settled and those that waited meanwhile. Senders that wait for their answers would otherwise
+ *     fall into two halves that take turns, and no block would hold more than one half. Few events, or one
+ *     sender after another, never wait for this;
+ *   - when its linger is over, whatever it waits for: no event waits longer for others than that.
  *
  * A request is done when every block that carries one of its events is settled: acknowledged, all of them,
  * or failed, at least one. A request is counted once a block it has events in, however many events those
@@ -34,6 +38,12 @@ import { IdentityHasher, ShardRule, formatIdentity } from '../contract/identity.
 import { RUN_DONE, RUN_FULL, RUN_PLACE, type EdgeKernel } from './edge-kernel.ts';
 
 const ascii = new TextEncoder();
+/**
+ * Events of the block that was settled and of the open one from which on the open one waits for more. Measured at the
+ * broker, an event in a block of 25 costs two to four times as much as in one of 200, and beyond that hardly less; in
+ * the aggregator a block costs about 0.1 ms by itself. With fewer events the wait would cost more latency than it saves.
+ */
+const DENSE_EVENTS = 100;
 /** The kernel knows a request by a number that is never 0. */
 const MARK_LAST = 0x3fff_ffff;
 
@@ -80,6 +90,9 @@ interface Shard<Block extends OpenBlock = OpenBlock> {
   tickets: Ticket[];
   newest: Ticket | null;
   inFlight: number;
+  /** Requests that share the shard as of the last settled block, and until when that is believed (epoch ms). */
+  expected: number;
+  expectedUntilMs: number;
   stopLinger: (() => void) | null;
   /** Whether the shard is in the list of those to look at when the turn ends. */
   touched: boolean;
@@ -122,6 +135,8 @@ export class Pack {
         tickets: [],
         newest: null,
         inFlight: 0,
+        expected: 0,
+        expectedUntilMs: 0,
         stopLinger: null,
         touched: false,
       }));
@@ -259,9 +274,14 @@ export class Pack {
     for (const shard of touched) {
       shard.touched = false;
       if (shard.builder.count === 0) continue;
-      if (shard.inFlight === 0) this.#send(shard);
+      if (shard.inFlight === 0 && !this.#expectsMore(shard)) this.#send(shard);
       else shard.stopLinger ??= this.#port.after(this.#limits.lingerMs, () => this.#send(shard));
     }
+  }
+
+  /** Whether other requests are about to join those of the open block. */
+  #expectsMore(shard: Shard): boolean {
+    return shard.tickets.length < shard.expected && this.#port.now() < shard.expectedUntilMs;
   }
 
   #send(shard: Shard): void {
@@ -273,15 +293,29 @@ export class Pack {
     const events = shard.builder.count;
     const block = shard.builder.finish(this.#port.now());
     shard.inFlight += 1;
+    shard.expected = 0;
     this.#port.publish(shard.number, block, events).then(
-      () => this.#settle(shard, tickets, null),
-      (error: unknown) => this.#settle(shard, tickets, error ?? new Error('publish failed')),
+      () => this.#settle(shard, events, tickets, null),
+      (error: unknown) => this.#settle(shard, events, tickets, error ?? new Error('publish failed')),
     );
   }
 
-  #settle(shard: Shard, tickets: readonly Ticket[], failure: unknown): void {
+  /** Nothing of the shard is in flight any more: what waits goes when this turn ends, unless more is expected. */
+  #openGate(shard: Shard, events: number, settled: readonly Ticket[]): void {
+    const waiting = shard.tickets;
+    const count = shard.builder.count;
+    if (events + count >= DENSE_EVENTS) {
+      // A request larger than a block has events in both, and its sender waits for them.
+      const inBoth = waiting.length > 0 && settled.at(-1) === waiting[0] ? 1 : 0;
+      shard.expected = settled.length + waiting.length - inBoth;
+      shard.expectedUntilMs = this.#port.now() + this.#limits.lingerMs;
+    }
+    if (count > 0) this.#touch(shard);
+  }
+
+  #settle(shard: Shard, events: number, tickets: readonly Ticket[], failure: unknown): void {
     shard.inFlight -= 1;
-    if (shard.inFlight === 0 && shard.builder.count > 0) this.#send(shard);
+    if (shard.inFlight === 0) this.#openGate(shard, events, tickets);
     for (const ticket of tickets) {
       ticket.pending -= 1;
       ticket.failure ??= failure;
