@@ -23,12 +23,12 @@ const SET_KEYS_MAX = 10_000_000;
 const KEPT_OF = 16;
 
 export function benchDedupeKinds(keys: number): DedupeKind[] {
-  const kinds: DedupeKind[] = [measureIndex('kernel', keys), measureIndex('reference', keys)];
+  const kinds: DedupeKind[] = [decideWith('kernel', keys), decideWith('reference', keys)];
   if (keys <= SET_KEYS_MAX) kinds.push(measureSet(keys));
   return kinds;
 }
 
-function measureIndex(kind: 'kernel' | 'reference', keys: number): DedupeKind {
+export function decideWith(kind: 'kernel' | 'reference', keys: number): DedupeKind {
   const kernelBytesMax = kind === 'kernel' ? undefined : 0;
   const index = new DedupeIndex(keys * 1.5, 0, undefined, kernelBytesMax);
   const payloadHash = new Uint32Array(BLOCK_EVENTS * 2);

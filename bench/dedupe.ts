@@ -75,14 +75,15 @@ export async function benchDedupe(o: {
     // All in the hot tier as far as an ordinary machine has room for it, and a tenth.
     for (const hot of size <= 20_000_000 ? [size * 2, size / 10] : [size / 10]) {
       o.onProgress(`${size.toLocaleString('en-US')} keys, bound ${hot.toLocaleString('en-US')}`);
-      figures.push(measure(size, hot));
+      figures.push(measureIndex(size, hot));
     }
   }
   const { rebuilds, lookUps } = await measureRebuild(o.rebuildKeys, o.onProgress);
   return { kinds, figures, rebuilds, lookUps };
 }
 
-function measure(keys: number, keysMax: number): DedupeFigure {
+/** `keysMax` of the keys are kept exactly at most. */
+export function measureIndex(keys: number, keysMax: number): DedupeFigure {
   const index = new DedupeIndex(keysMax, 0, 4 * 1024 ** 3);
   const words = new Uint32Array(BLOCK_EVENTS * 4);
   const random = new RandomWords(SEED);

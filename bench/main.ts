@@ -1,22 +1,26 @@
 #!/usr/bin/env node
-// `npm run bench -- [canonical|edge|hostile|aggregate|dedupe] [--json] [--seconds N]`: measures and prints;
+// `npm run bench -- [canonical|edge|hostile|aggregate|dedupe|growth] [--json] [--seconds N]`: measures and prints;
 // docs/benchmarks.md says how to read it.
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { benchEdge, type EdgeBench, type EdgeFigure } from './edge.ts';
 import { benchAggregate } from './aggregate.ts';
 import { printAggregate } from './aggregate-table.ts';
 import { canonical } from './canonical/command.ts';
+import { projectRoot } from './canonical/results.ts';
+import { SUBJECTS as CANONICAL_SUBJECTS } from './canonical/workload.ts';
 import { benchDedupe } from './dedupe.ts';
 import { benchDedupeEvents } from './dedupe-events.ts';
 import { printDedupe, printDedupeEvents } from './dedupe-table.ts';
 import { SUBJECTS } from './event.ts';
+import { choiceOf } from './growth/choice.ts';
+import { growth, QUERY_RUNS, QUERY_SECONDS } from './growth/command.ts';
 import { benchHostile, P99_BOUND_MS, type HostileFigure } from './hostile.ts';
 import { fixed, table, whole } from './table.ts';
 
-const KINDS = ['canonical', 'edge', 'hostile', 'aggregate', 'dedupe'];
+const KINDS = ['canonical', 'edge', 'hostile', 'aggregate', 'dedupe', 'growth'];
 
-const usage = `usage: npm run bench -- [canonical|edge|hostile|aggregate|dedupe] [--seconds N] [--json] [...]
+const usage = `usage: npm run bench -- [canonical|edge|hostile|aggregate|dedupe|growth] [--seconds N] [--json] [...]
 
   canonical   the default: every stage from the socket to the posted balance, as fast as it goes and at half of that;
               every total is compared, and it fails when one differs
@@ -25,16 +29,20 @@ const usage = `usage: npm run bench -- [canonical|edge|hostile|aggregate|dedupe]
   aggregate   from a filled log to durable rows, step by step, beside bare reading and bare inserting
   dedupe      memory and time of the dedupe index, and its rebuild from ClickHouse; with --events, whether that many
               with 5 % duplicates end in exact totals
+  growth      the same over more subjects, dedupe keys, shards and stored events; writes docs/growth.md and its plots
   --events    of aggregate: how many; 4,000,000 by default
   --subjects  of aggregate: how many its events have; 1,000 by default
   --keys      the largest index; 10,000,000 by default
-  --seconds   how long each figure is measured; 4 by default; of canonical the sustained phase, 20 by default
+  --seconds   how long each figure is measured; 4 by default; of canonical and growth the sustained phase, 20 by default
   --rate      of canonical: events a second of the steady phase; half of what was sustained by default
   --soak      of canonical: minutes that the steady phase goes on, with the memory of every process
-  --seed      of canonical: another one sends other events; 1 by default
+  --seed      of canonical and growth: another one sends other events; 1 by default
   --no-ledger of canonical: stops the ledger before events come; what it costs is the difference
   --profile   of canonical: a folder for CPU profiles of the load, the edge, the aggregator and the ledger
   --unkept    of canonical: leaves bench/results as it is
+  --only      of growth: which of subjects,keys,shards,queries; all by default, and the others' figures stay
+  --sizes     of growth, with one part: its sizes, such as 1000,100000
+  --missing   of growth: only sizes that have no figure yet; none is measured twice after a run that broke off
   --json      the figures as JSON
 `;
 
@@ -131,17 +139,22 @@ async function main(): Promise<number> {
       keys: { type: 'string', default: '10000000' },
       events: { type: 'string', default: '0' },
       subjects: { type: 'string', default: String(SUBJECTS) },
+      only: { type: 'string' },
+      sizes: { type: 'string' },
+      missing: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
   const [what = 'canonical'] = positionals;
-  const seconds = Number(values.seconds ?? (what === 'canonical' ? '20' : '4'));
+  const seconds = Number(values.seconds ?? (what === 'canonical' || what === 'growth' ? '20' : '4'));
   const [rate, soak, seed] = [Number(values.rate), Number(values.soak), Number(values.seed)];
   const [keys, events] = [Number(values.keys), Number(values.events)];
   const subjects = Number(values.subjects);
+  const chosen = choiceOf(values.only, values.sizes);
   if (
     values.help ||
     !KINDS.includes(what) ||
+    chosen === null ||
     positionals.length > 1 ||
     !(seconds > 0 && seconds <= 600) ||
     !(rate >= 0 && rate <= 10_000_000) ||
@@ -168,6 +181,21 @@ async function main(): Promise<number> {
       json: values.json,
       keep: !values.unkept,
     });
+  }
+  if (what === 'growth') {
+    await growth({
+      sizes: chosen,
+      onlyMissing: values.missing,
+      seed,
+      seconds,
+      eventsMax: 0,
+      subjects: CANONICAL_SUBJECTS,
+      queryRuns: QUERY_RUNS,
+      querySeconds: QUERY_SECONDS,
+      folder: join(projectRoot(), 'docs'),
+      onProgress,
+    });
+    return 0;
   }
   if (what === 'aggregate') {
     const found = await benchAggregate({

@@ -10,7 +10,7 @@ import type { Readable } from 'node:stream';
 import type { ClickHouse } from '../../runtime/clickhouse.ts';
 import { measured, type Ceiling } from './ceiling.ts';
 import { EVENT_TYPE, MODELS, TENANT } from './workload.ts';
-import { SHARDS, type World } from './world.ts';
+import type { World } from './world.ts';
 
 /** As the aggregator flushes at most. */
 const FLUSH_EVENTS = 200_000;
@@ -72,7 +72,7 @@ export async function bareInsert(world: World): Promise<BareInsert> {
   await drop();
   const raw = await columnsOf(ch, 'events');
   const rollups = await columnsOf(ch, 'rollup_hour');
-  await takeSample(ch, raw);
+  await takeSample(world, raw);
   const [count] = await ch.rows<{ total: string }>(`SELECT toString(count()) AS total FROM ${SAMPLE}`);
   const total = Number(count!.total);
   const flushes = Math.max(1, Math.round(total / FLUSH_EVENTS));
@@ -128,21 +128,21 @@ async function columnsOf(ch: ClickHouse, table: string): Promise<Column[]> {
 }
 
 /** The last events of each log, numbered in runs of as many as one flush takes of it. */
-async function takeSample(ch: ClickHouse, raw: readonly Column[]): Promise<void> {
+async function takeSample({ ch, shards }: World, raw: readonly Column[]): Promise<void> {
   const names = raw.map(({ name }) => name).join(', ');
   const least: bigint[] = [];
-  for (let shard = 0; shard < SHARDS; shard++) {
+  for (let shard = 0; shard < shards; shard++) {
     const [row] = await ch.rows<{ least: string }>(
       `SELECT toString(min(position)) AS least FROM (
          SELECT position FROM events WHERE shard = {shard:UInt16} ORDER BY position DESC LIMIT {limit:UInt32})`,
-      { shard, limit: EVENTS_MAX / SHARDS },
+      { shard, limit: Math.ceil(EVENTS_MAX / shards) },
     );
     least.push(BigInt(row!.least));
   }
   await ch.command(
     `CREATE TABLE ${SAMPLE} ENGINE = Memory AS
      SELECT ${names}, data, toUInt32(intDiv(row_number() OVER (PARTITION BY shard ORDER BY position) - 1,
-       ${FLUSH_EVENTS / SHARDS})) AS flush
+       ${Math.ceil(FLUSH_EVENTS / shards)})) AS flush
      FROM events
      WHERE tenant = '${TENANT}' AND type = '${EVENT_TYPE}' AND position >= [${least.join(', ')}][shard + 1]`,
   );

@@ -1,6 +1,6 @@
 // What an event takes on disk: in the logs, and in each table of ClickHouse with the parts that are in use.
 import { streamName } from '../../contract/subjects.ts';
-import { SHARDS, type World } from './world.ts';
+import type { World } from './world.ts';
 
 export interface Disk {
   readonly bytesPerEvent: DiskBytesPerEvent;
@@ -20,7 +20,7 @@ const LEAST = 0.01;
 
 export async function diskOf(world: World, events: number): Promise<Disk> {
   let log = 0;
-  for (let shard = 0; shard < SHARDS; shard++) {
+  for (let shard = 0; shard < world.shards; shard++) {
     const { state } = await world.link.jsm.streams.info(streamName(shard));
     if (state.messages > 0) log += (state.bytes / state.messages) * state.last_seq;
   }

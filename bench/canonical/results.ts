@@ -23,6 +23,11 @@ export interface ResultLine {
 }
 
 export function resultLine(report: Report, nowMs: number): ResultLine {
+  return { ...originOf(nowMs), seed: report.measurements.options.seed, report };
+}
+
+/** When, of which sources and on which machine. */
+export function originOf(nowMs: number): Pick<ResultLine, 'at' | 'commit' | 'isDirty' | 'machine'> {
   const [first, ...others] = cpus();
   return {
     at: new Date(nowMs).toISOString(),
@@ -35,8 +40,6 @@ export function resultLine(report: Report, nowMs: number): ResultLine {
       node: process.version,
       platform: `${process.platform} ${process.arch}`,
     },
-    seed: report.measurements.options.seed,
-    report,
   };
 }
 
@@ -62,7 +65,7 @@ function git(...args: string[]): string {
 }
 
 /** From the sources as well as from dist. */
-function projectRoot(): string {
+export function projectRoot(): string {
   const above = fileURLToPath(new URL('../../', import.meta.url));
   return existsSync(join(above, 'package.json')) ? above : join(above, '..');
 }

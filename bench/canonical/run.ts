@@ -48,6 +48,8 @@ export interface CanonicalOptions {
   /** False: the ledger makes the meters, and is stopped before the first event. */
   readonly withLedger: boolean;
   readonly profileFolder: string | null;
+  /** Absent: the default of every stage. */
+  readonly shards?: number;
   readonly onProgress: (text: string) => void;
   /** The world as soon as there is one, so that it can be stopped from outside. */
   readonly onWorld?: (world: World) => void;

@@ -32,6 +32,8 @@ export interface WorldOptions {
   readonly customers: number;
   /** A folder for CPU profiles, one below it for each stage. */
   readonly profileFolder: string | null;
+  /** Absent: the default of every stage. */
+  readonly shards?: number;
 }
 
 export class World {
@@ -42,6 +44,7 @@ export class World {
   readonly billed: readonly number[];
   readonly watermarks: Watermarks;
   readonly key: string;
+  readonly shards: number;
   edgePort = 0;
   readonly #options: WorldOptions;
   readonly #adminKey: string;
@@ -66,7 +69,8 @@ export class World {
       log,
       statementTimeoutMs: REQUEST_TIMEOUT_MS,
     });
-    this.watermarks = new Watermarks(link, SHARDS);
+    this.shards = o.shards ?? SHARDS;
+    this.watermarks = new Watermarks(link, this.shards);
     this.billed = billedSubjects(o.subjects, o.customers);
     this.key = makeKey(randomBytes(96)).key;
     this.#adminKey = makeKey(randomBytes(96)).key;
@@ -89,7 +93,7 @@ export class World {
     const shared = {
       NATS_URL: natsUrl,
       CLICKHOUSE_URL: clickhouseUrl,
-      TALLYLINE_SHARDS: String(SHARDS),
+      TALLYLINE_SHARDS: String(this.shards),
       TALLYLINE_LOG_LEVEL: 'error',
     };
     const [, ledger] = await Promise.all([
@@ -106,7 +110,7 @@ export class World {
     ]);
     const edge = await this.#stage('edge', 'ingest/main.js', {
       NATS_URL: natsUrl,
-      TALLYLINE_SHARDS: String(SHARDS),
+      TALLYLINE_SHARDS: String(this.shards),
       TALLYLINE_LOG_LEVEL: 'error',
       TALLYLINE_EDGE_PORT: '0',
       TALLYLINE_IDENTITY_KEY: randomBytes(16).toString('hex'),
