@@ -25,7 +25,19 @@ interface Client {
   message(type: string, batch?: number): Promise<Message>;
 }
 
+/** An edge hears of a new key a moment after it was made. */
 async function connect(edge: RunningEdge, key: string, protocol = SUBPROTOCOL_JSON): Promise<Client> {
+  const deadline = performance.now() + 10_000;
+  for (;;) {
+    try {
+      return await connectOnce(edge, key, protocol);
+    } catch (error) {
+      if (performance.now() > deadline || !String(error).includes('401')) throw error;
+    }
+  }
+}
+
+async function connectOnce(edge: RunningEdge, key: string, protocol: string): Promise<Client> {
   const socket = new WebSocket(`${edge.url.replace('http', 'ws')}/v1/stream`, protocol, {
     headers: { authorization: `Bearer ${key}` },
   });
