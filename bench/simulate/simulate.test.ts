@@ -16,7 +16,7 @@ describe('the simulation', () => {
     expect(again).toEqual([]);
   }, 300_000);
 
-  test.each([2720, 522985, 605958, 646737, 664632, 1018744, 1060458, 1130356, 1531403, 1542128])(
+  test.each([2720, 522985, 605958, 646737, 664632, 1018744, 1060458, 1130356, 1531403, 1542128, 1852478])(
     'seed %i, which was wrong once, is right',
     async (seed) => {
       expect((await tellSeed(seed)).violation).toBeNull();
