@@ -11,10 +11,10 @@
  * 1. Read. From the message behind the watermark, in order, without acknowledgements: the broker's consumer
  *    state is no truth. Whenever reading begins anew, the log is compared with what was read of it.
  * 2. Prepare and decide (verdict.ts). A meter definition holds for the blocks behind it. Blocks are prepared in
- *    parallel, several at a time (prepare-queue.ts), and decided in order. A message that nobody can decode is kept whole as one refused row, and its
- *    neighbours count. A duplicate has an entry at a smaller position of the log, and a correction counts if the
- *    event that it names has one. The same position is the event's own replay, so reading anything twice decides the
- *    same twice.
+ *    parallel, several at a time (prepare-queue.ts), and decided in order. A message that nobody can decode is kept
+ *    whole as one refused row, and its neighbours count. A duplicate has an entry at a smaller position of the log,
+ *    and a correction counts if the event that it names has one. The same position is the event's own replay, so
+ *    reading anything twice decides the same twice.
  * 3. Lost. When the log turns out to be another, or has a hole, what was read is decided and made durable, and
  *    then step 0 is done again in place, which begins a new incarnation.
  * 4. Fold (fold.ts) and flush. Contributions go into absolute totals; what lies at or below a row's position is in

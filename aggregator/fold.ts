@@ -4,7 +4,6 @@
  * What is usual (a safe integer that is no finer than the row's totals, and sums that stay safe) is added here, in a row
  * whose every field lies together (rollup-rows.ts); anything else the rows add themselves.
  */
-import { HOUR_MS } from '../contract/window.ts';
 import { positionInShard } from './position-in-shard.ts';
 import { WIDE, type Contributions } from './prepare.ts';
 import {
@@ -15,6 +14,7 @@ import {
   LATEST_POSITION,
   MAX,
   MIN,
+  msOfHour,
   POSITION,
   POWERS,
   SCALE,
@@ -56,7 +56,7 @@ export function foldBlock(
     if (verdicts[at] !== COUNTED) continue;
     const position = positionInShard(block.sequence, at);
     const timeMs = time[at]!;
-    const ms = timeMs - Math.floor(timeMs / HOUR_MS) * HOUR_MS;
+    const ms = msOfHour(timeMs);
     const end = start[at + 1]!;
     for (let one = start[at]!; one < end; one++) {
       const row = rowOf[key[one]!]!;

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Report } from './report.ts';
 
-export interface ResultLine {
+/** When something was measured, of which sources and on which machine. */
+export interface Origin {
   readonly at: string;
   /** '' outside of a repository. */
   readonly commit: string;
@@ -18,6 +19,9 @@ export interface ResultLine {
     readonly node: string;
     readonly platform: string;
   };
+}
+
+export interface ResultLine extends Origin {
   readonly seed: number;
   readonly report: Report;
 }
@@ -26,8 +30,7 @@ export function resultLine(report: Report, nowMs: number): ResultLine {
   return { ...originOf(nowMs), seed: report.measurements.options.seed, report };
 }
 
-/** When, of which sources and on which machine. */
-export function originOf(nowMs: number): Pick<ResultLine, 'at' | 'commit' | 'isDirty' | 'machine'> {
+export function originOf(nowMs: number): Origin {
   const [first, ...others] = cpus();
   return {
     at: new Date(nowMs).toISOString(),

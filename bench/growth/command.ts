@@ -15,7 +15,7 @@ import {
   type FigureOf,
   type Growth,
   type GrowthPart,
-  type Origin,
+  type FigureOrigin,
 } from './figures.ts';
 import { runKeys } from './keys.ts';
 import { svgOf } from './plot.ts';
@@ -121,7 +121,7 @@ function write(file: string, text: string): void {
   renameSync(`${file}.new`, file);
 }
 
-function whence(seed: number): Origin {
+function whence(seed: number): FigureOrigin {
   const settings = Object.entries(process.env).filter(([name]) => name.startsWith('TALLYLINE_'));
   return { ...originOf(Date.now()), seed, settings: Object.fromEntries(settings) as Record<string, string> };
 }

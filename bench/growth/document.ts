@@ -1,7 +1,14 @@
 // docs/growth.md, written from the figures: a table for each part, with where they come from.
 import { fixed, whole } from '../table.ts';
 import { PARTS as PROCESSES } from '../canonical/usage.ts';
-import type { CanonicalFigure, Growth, KeysFigure, Measured, Origin, QueriesFigure } from './figures.ts';
+import type {
+  CanonicalFigure,
+  Growth,
+  KeysFigure,
+  Measured,
+  FigureOrigin,
+  QueriesFigure,
+} from './figures.ts';
 import { BOUNDS_MS, plotsOf } from './plots.ts';
 
 const MEBIBYTE = 1024 ** 2;
@@ -70,7 +77,7 @@ function machinesOf(growth: Growth): string {
   return `Machine: ${[...new Set(machines)].join('; ')}. The engines, the load and all stages share it.`;
 }
 
-function originOf({ at, commit, isDirty, seed, settings }: Origin): string {
+function originOf({ at, commit, isDirty, seed, settings }: FigureOrigin): string {
   const source = commit === '' ? 'no repository' : `${commit.slice(0, 10)}${isDirty ? ' with changes' : ''}`;
   const set = Object.entries(settings).map(([name, value]) => `${name}=${value}`);
   return [at.slice(0, 16).replace('T', ' '), source, `seed ${seed}`, ...set].join(', ');

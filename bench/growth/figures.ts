@@ -3,6 +3,7 @@
  * from them. Each figure says when, of which sources and on which machine it was taken, so that a part, or one size of
  * it, can be measured again while the others stay. A figure of a size stands in the place of the one before.
  */
+import type { Origin } from '../canonical/results.ts';
 import type { ByPart } from '../canonical/usage.ts';
 
 export const GROWTH_PARTS = ['subjects', 'keys', 'shards', 'queries'] as const;
@@ -91,18 +92,7 @@ export interface FigureOf {
 }
 
 /** Where figures come from. */
-export interface Origin {
-  readonly at: string;
-  /** '' outside of a repository. */
-  readonly commit: string;
-  readonly isDirty: boolean;
-  readonly machine: {
-    readonly cpu: string;
-    readonly cores: number;
-    readonly memoryBytes: number;
-    readonly node: string;
-    readonly platform: string;
-  };
+export interface FigureOrigin extends Origin {
   readonly seed: number;
   /** Settings of Tallyline's that were not the defaults. */
   readonly settings: Readonly<Record<string, string>>;
@@ -110,7 +100,7 @@ export interface Origin {
 
 export interface Measured<Figure> {
   readonly size: number;
-  readonly origin: Origin;
+  readonly origin: FigureOrigin;
   readonly figure: Figure;
 }
 
