@@ -31,10 +31,6 @@ export class BucketKeys {
     this.mask = capacity - 1;
   }
 
-  get slotBytes(): number {
-    return this.slots.byteLength;
-  }
-
   tenantOf(bucket: number): number {
     return this.#pages.words[bucket >>> PAGE_SHIFT]![(bucket & PAGE_MASK) * 2 + BUCKET_TENANT]!;
   }

@@ -75,11 +75,6 @@ export class RollupCache {
     return this.rows.count + this.#previous.count;
   }
 
-  /** Bytes of both generations. */
-  get bytes(): number {
-    return this.rows.bytes + this.#previous.bytes;
-  }
-
   /**
    * The row of each of the block's keys. Rows that may be in ClickHouse are made without events and told in `unloaded`:
    * they are nothing to go by until they were `enter`ed.

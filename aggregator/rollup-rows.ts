@@ -89,11 +89,6 @@ export class RollupRows {
     this.buckets = new BucketKeys(this.pages, bucketsExpected);
   }
 
-  /** Bytes that it takes. */
-  get bytes(): number {
-    return this.pages.total + this.buckets.slotBytes;
-  }
-
   /** The row that was made first of a bucket, 0 for none. */
   firstOf(bucket: number): number {
     const last = this.pages.words[bucket >>> PAGE_SHIFT]![(bucket & PAGE_MASK) * 2 + BUCKET_LAST]!;

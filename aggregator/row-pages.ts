@@ -27,10 +27,6 @@ export class RowPages {
     this.#end = 1;
   }
 
-  get total(): number {
-    return this.bytes.reduce((sum, page) => sum + page.length, 0);
-  }
-
   /** So many consecutive places, all zeros. */
   take(places: number): number {
     if (this.#end + places > this.#limit) {
