@@ -143,7 +143,7 @@ export class ShardConsumer {
     this.#options = options;
     this.lastDecided = state.watermark.sequence;
     this.newestAcceptedMs = state.watermark.acceptedAtMs;
-    this.#preparing = new PrepareQueue(options.workers, shard, () => this.#wakeDecider());
+    this.#preparing = new PrepareQueue(options.workers, shard, options.timing, () => this.#wakeDecider());
   }
 
   /** As far as the bound of a flush goes. */
@@ -241,6 +241,7 @@ export class ShardConsumer {
       });
       for await (const message of messages) {
         this.#arrive(message);
+        if (this.#arrivedBytes >= aheadBytes || backlog.full) this.#preparing.close();
         while (!signal.aborted && this.#arrivedBytes >= aheadBytes) {
           await new Promise<void>((resolve) => (this.#wakeReader = resolve));
         }
@@ -253,6 +254,7 @@ export class ShardConsumer {
       throw error;
     } finally {
       this.#allArrived = true;
+      if (!signal.aborted) this.#preparing.close();
       this.#wakeDecider();
     }
   }

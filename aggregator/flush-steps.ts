@@ -243,8 +243,7 @@ export class FlushSteps {
   async #knowGroups({ shard, state }: ShardConsumer, items: readonly EventsItem[]): Promise<void> {
     const { tables } = this.#options;
     const { groups } = state.rollups;
-    const blocks = items.map(({ verdicts, prepared: { contributions } }) => ({ verdicts, contributions }));
-    const unknown = groups.unknown(blocks);
+    const unknown = groups.unknown(items.map(({ prepared }) => prepared.meterHours));
     if (unknown.length === 0) return;
     const texts = unknown.map(({ text }) => text);
     groups.enter(unknown, await this.#until('groups of a flush', () => tables.loadGroups(shard, texts)));

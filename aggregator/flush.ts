@@ -7,10 +7,18 @@
  * else when the interval is over; not while one is being written, so that under load a flush is as large as what
  * comes in while the last one is written, for ClickHouse takes few large inserts for much less than many small ones;
  * but whenever enough has come together for one flush.
+ *
+ * The interval grows with what the last flush took, up to twice what is configured: where a flush takes more than a
+ * third of it, the machine is busy with flushes, and fewer and larger ones cost it less an event. What waits longer for
+ * its flush is then written sooner.
  */
 import type { ShardConsumer } from './consume.ts';
 import { eventsOf, type Batch } from './flush-batch.ts';
 import { FlushSteps, type FlushOptions } from './flush-steps.ts';
+
+/** The interval is at least so many times what the last flush took, and at most so many times what is configured. */
+const INTERVAL_OF_DURATION = 3;
+const INTERVAL_GROWTH_MAX = 2;
 
 export class Flusher {
   readonly #options: FlushOptions;
@@ -19,6 +27,8 @@ export class Flusher {
   readonly #flushing = new Map<ShardConsumer, number>();
   readonly #steps: FlushSteps;
   #startedMs = -Infinity;
+  /** What the last flush took, from its beginning to its watermark. */
+  #tookMs = 0;
   #isWriting = false;
   #wake: () => void = () => {};
   #alarmed = false;
@@ -72,7 +82,8 @@ export class Flusher {
           await this.#noticed(waitMs, signal);
           continue;
         }
-        this.#startedMs = this.#options.timing.elapsedMs();
+        const startedMs = this.#options.timing.elapsedMs();
+        this.#startedMs = startedMs;
         // The next flush is folded and encoded while ClickHouse takes the last one.
         const batches = this.#take();
         const begun = this.#steps.gather(batches, (error) => this.#fail(error));
@@ -82,10 +93,11 @@ export class Flusher {
         this.#throwFailure();
         this.#isWriting = true;
         writing = this.#steps
-          .write(gathered, this.#startedMs)
+          .write(gathered, startedMs)
           .catch((error: unknown) => this.#fail(error))
           .finally(() => {
             this.#isWriting = false;
+            this.#tookMs = this.#options.timing.elapsedMs() - startedMs;
             this.#end(batches);
             this.#wake();
           });
@@ -140,10 +152,16 @@ export class Flusher {
     }
     if (!any) return Infinity;
     // A backlog at its bound lets nothing more in: waiting for more would wait for ever.
-    const { backlog, eventsMax, intervalMs, timing } = this.#options;
+    const { backlog, eventsMax, timing } = this.#options;
     if (events >= eventsMax || backlog.full) return 0;
     if (this.#isWriting) return Infinity;
-    return Math.max(0, this.#startedMs + intervalMs - timing.elapsedMs());
+    return Math.max(0, this.#startedMs + this.#intervalMs() - timing.elapsedMs());
+  }
+
+  #intervalMs(): number {
+    const { intervalMs } = this.#options;
+    const wanted = this.#tookMs * INTERVAL_OF_DURATION;
+    return Math.min(Math.max(intervalMs, wanted), intervalMs * INTERVAL_GROWTH_MAX);
   }
 
   /** Waits so long, or until there is something to look at. */

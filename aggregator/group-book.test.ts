@@ -71,7 +71,7 @@ function model(log: readonly (readonly Event[])[], groupsMax: number): string[] 
 type Table = Map<number, Set<string>>;
 
 function run(book: GroupBook, table: Table, block: Block): string[] {
-  const unknown = book.unknown([block]);
+  const unknown = book.unknown([block.contributions.groups.meterHours]);
   book.enter(
     unknown,
     new Map(

@@ -62,11 +62,18 @@ export class GroupBook {
     return sizeOf(this.#current) + sizeOf(this.#previous);
   }
 
-  /** The hours of these blocks whose groups must be asked for in the table before the blocks can be placed. */
-  unknown(blocks: readonly JudgedBlock[]): MeterHour[] {
+  /**
+   * The hours whose groups must be asked for in the table before blocks can be placed that have groups in these hours,
+   * block after block.
+   */
+  unknown(hoursOfBlocks: Iterable<readonly MeterHour[]>): MeterHour[] {
     const unknown = new Map<string, MeterHour>();
-    for (const { contributions } of blocks) {
-      for (const hour of contributions.groups.meterHours) {
+    let before: readonly MeterHour[] | null = null;
+    for (const hours of hoursOfBlocks) {
+      // Blocks of a job that have the same ones share them.
+      if (hours === before) continue;
+      before = hours;
+      for (const hour of hours) {
         if (this.#find(hour) !== undefined) continue;
         if (hour.hourSeconds > this.#knownAfter) this.#add(hour, new Set());
         else unknown.set(hour.text, hour);

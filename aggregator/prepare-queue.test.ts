@@ -60,7 +60,13 @@ function queueOf({ slots: count = 4, jobBytes = 4_000, fails = false } = {}) {
   };
   const registry = new MeterRegistry();
   registry.define(meter('first'), 0);
-  const queue = new PrepareQueue(workers, 0, () => undefined);
+  let nowMs = 0;
+  const alarms: { readonly dueMs: number; readonly ring: () => void }[] = [];
+  const timing = {
+    elapsedMs: () => nowMs,
+    sleep: (ms: number) => new Promise<void>((resolve) => alarms.push({ dueMs: nowMs + ms, ring: resolve })),
+  };
+  const queue = new PrepareQueue(workers, 0, timing, () => undefined);
   const all: Asked[] = [];
   return {
     slots,
@@ -79,24 +85,49 @@ function queueOf({ slots: count = 4, jobBytes = 4_000, fails = false } = {}) {
       await Promise.resolve();
       await Promise.resolve();
     },
+    /** Lets time go by. */
+    async pass(ms: number) {
+      nowMs += ms;
+      for (const { dueMs, ring } of alarms.splice(0)) {
+        if (dueMs <= nowMs) ring();
+        else alarms.push({ dueMs, ring });
+      }
+      await Promise.resolve();
+      await Promise.resolve();
+    },
   };
 }
 
 const sizes = (jobs: readonly PrepareJob[]): number[] => jobs.map(({ messages }) => messages.length);
 
 describe('the queue of blocks to prepare', () => {
-  test('a block goes at once when none is under way, and those that come meanwhile go together', async () => {
-    const { add, answer, jobs, all } = queueOf({ jobBytes: 100_000 });
+  test('a block goes at once when none went for 20 ms, and those that come meanwhile go together', async () => {
+    const { add, answer, pass, jobs, all } = queueOf({ jobBytes: 100_000 });
     add(message(0));
     expect(sizes(jobs)).toEqual([1]);
-    for (let at = 1; at < 6; at++) add(message(at));
-    expect(sizes(jobs)).toEqual([1]);
+    for (let at = 1; at < 4; at++) add(message(at));
     await answer();
-    expect(sizes(jobs)).toEqual([1, 5]);
-    expect(all.map(({ ready }) => ready?.kind)).toEqual(['prepared', ...Array<undefined>(5)]);
+    expect(all.map(({ ready }) => ready?.kind)).toEqual(['prepared', ...Array<undefined>(3)]);
+    await pass(19);
+    add(message(4));
+    expect(sizes(jobs)).toEqual([1]);
+    await pass(1);
+    expect(sizes(jobs)).toEqual([1, 4]);
     await answer();
     expect(all.every(({ ready }) => ready?.kind === 'prepared')).toBe(true);
-    expect(sizes(jobs)).toEqual([1, 5]);
+    await pass(20);
+    expect(sizes(jobs)).toEqual([1, 4]);
+    add(message(5));
+    expect(sizes(jobs)).toEqual([1, 4, 1]);
+  });
+
+  test('what was gathered while a job is under way goes with its answer, however long that took', async () => {
+    const { add, answer, pass, jobs } = queueOf({ jobBytes: 100_000 });
+    for (let at = 0; at < 3; at++) add(message(at));
+    await pass(50);
+    expect(sizes(jobs)).toEqual([1]);
+    await answer();
+    expect(sizes(jobs)).toEqual([1, 2]);
   });
 
   test('a full job waits for nobody', () => {
@@ -107,12 +138,13 @@ describe('the queue of blocks to prepare', () => {
   });
 
   test('blocks are prepared by the meters that were in force when they arrived', async () => {
-    const { add, answer, registry, queue, all, jobs } = queueOf();
+    const { add, answer, pass, registry, queue, all, jobs } = queueOf();
     add(message(0));
     add(message(1));
     queue.close();
     registry.define(meter('second'), 0);
     add(message(2));
+    await pass(20);
     while (jobs.length < 3) await answer();
     for (let at = 0; at < 3; at++) if (all.some(({ ready }) => ready === null)) await answer();
     const meters = all.map(
@@ -122,8 +154,9 @@ describe('the queue of blocks to prepare', () => {
   });
 
   test('small blocks share slots, each stays until the last is let go, and what is found of none is another one`s', async () => {
-    const { add, answer, slots, jobs, all } = queueOf({ jobBytes: 3_000 });
+    const { add, answer, pass, slots, jobs, all } = queueOf({ jobBytes: 3_000 });
     for (let at = 0; at < 60; at++) add(message(at, 1 + (at % 3)));
+    await pass(20);
     while (all.some(({ ready }) => ready === null)) await answer();
     expect(slots.passed).toBe(0);
     expect(slots.used).toBeLessThan(4);
@@ -164,9 +197,10 @@ describe('the queue of blocks to prepare', () => {
   });
 
   test('a failure is told of each block of the job', async () => {
-    const { add, answer, all } = queueOf({ fails: true });
+    const { add, answer, pass, all } = queueOf({ fails: true });
     add(message(0));
     add(message(1));
+    await pass(20);
     await answer();
     await answer();
     expect(all.map(({ failure }) => String(failure?.error))).toEqual([

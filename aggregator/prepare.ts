@@ -144,6 +144,8 @@ export interface Prepared<B extends BlockHead = BlockHead> {
   /** Room for the verdicts, which are zero here. */
   readonly verdicts: Uint8Array;
   readonly contributions: Contributions;
+  /** Those of its groups, without the rest of what it contributes. */
+  readonly meterHours: readonly MeterHour[];
   /** Null when there are none. */
   readonly corrections: Corrections | null;
 }
@@ -177,12 +179,16 @@ function viewHead({ buffer, byteOffset, byteLength }: Uint8Array): BlockHead {
   };
 }
 
+/** The views that were made last (see below). */
+let asked: { readonly of: Unpacked; readonly contributions: Contributions } | null = null;
+
 /**
  * What was found in a message, in the memory where it lies.
  *
  * Most of it is read once or twice, a flush later, and views are objects of a hundred bytes: eighteen for each message
  * of a backlog were more than a small message itself, and collecting them cost as much as adding its events up. So they
- * are made whenever they are asked for, and not kept: ask once, not in a loop.
+ * are made whenever they are asked for, and not kept, but for those of the message that was asked last: finding a
+ * message's rows and adding it to them follow one another.
  */
 class Unpacked implements Prepared {
   readonly acceptedAtMs: number;
@@ -218,7 +224,15 @@ class Unpacked implements Prepared {
   }
 
   get contributions(): Contributions {
-    return contributionsOf(viewColumns(this.#memory, this.#start, this.#packed.counts), this.#packed);
+    if (asked?.of !== this) {
+      const columns = viewColumns(this.#memory, this.#start, this.#packed.counts);
+      asked = { of: this, contributions: contributionsOf(columns, this.#packed) };
+    }
+    return asked.contributions;
+  }
+
+  get meterHours(): readonly MeterHour[] {
+    return this.#packed.meterHours;
   }
 
   get corrections(): Corrections | null {
@@ -316,7 +330,18 @@ export class Preparer {
     const { verdicts, refused, tenantOf } = columns;
     const { acceptedAtMs } = block;
     const contributions = contributionsOf(columns, packed);
-    return { block, acceptedAtMs, tenants, tenantOf, refused, verdicts, contributions, corrections };
+    const { meterHours } = packed;
+    return {
+      block,
+      acceptedAtMs,
+      tenants,
+      tenantOf,
+      refused,
+      verdicts,
+      contributions,
+      meterHours,
+      corrections,
+    };
   }
 
   #pack(block: Block, meters: MetersInForce, room: Uint8Array | null, start: number): Packed {
@@ -340,7 +365,7 @@ function sharing(packed: Packed, before: Packed | null): Packed {
     tenants: same(tenants, before?.tenants),
     meters: same(meters, before?.meters),
     wide: wide.length === 0 ? NONE : wide,
-    meterHours: meterHours.length === 0 ? NONE : meterHours,
+    meterHours: sameHours(meterHours, before?.meterHours),
     dimensions: same(dimensions, before?.dimensions),
     hourOf: same(hourOf, before?.hourOf),
   };
@@ -351,6 +376,16 @@ const NONE: readonly never[] = [];
 function same<T extends string | number>(all: readonly T[], before: readonly T[] | undefined): readonly T[] {
   if (all.length === 0) return NONE;
   return before?.length === all.length && all.every((one, at) => one === before[at]) ? before : all;
+}
+
+function sameHours(
+  all: readonly MeterHour[],
+  before: readonly MeterHour[] | undefined,
+): readonly MeterHour[] {
+  if (all.length === 0) return NONE;
+  const isSame = ({ text, groupsMax }: MeterHour, at: number): boolean =>
+    text === before![at]!.text && groupsMax === before![at]!.groupsMax;
+  return before?.length === all.length && all.every(isSame) ? before : all;
 }
 
 function decoded(message: Uint8Array): Block {

@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { nodeFlagsOf } from '../local/node-flags.ts';
 
 export interface Running {
   readonly pid: number;
@@ -36,7 +37,7 @@ export function start(
   { nodeArgs = [] }: { readonly nodeArgs?: readonly string[] } = {},
 ): Running {
   const path = builtFile(file);
-  const child = spawn(process.execPath, [...nodeArgs, path, ...args], {
+  const child = spawn(process.execPath, [...nodeFlagsOf(file), ...nodeArgs, path, ...args], {
     env: { PATH: process.env['PATH'] ?? '', TALLYLINE_STOP_WITH_PARENT: '1', ...ownSettings(), ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   });

@@ -5,6 +5,7 @@ import { formatInstant } from '../contract/window.ts';
 import {
   assertBalanced,
   chainHash,
+  contentOf,
   GENESIS,
   inputHashOf,
   type Account,
@@ -37,7 +38,8 @@ export async function postTransactions(
     if (draft.tenant !== tenant) throw new Error('a transaction of another tenant');
     assertBalanced(draft);
   }
-  const inputHashes = drafts.map(inputHashOf);
+  const contents = drafts.map(contentOf);
+  const inputHashes = drafts.map((draft, at) => inputHashOf(draft, contents[at]));
   // 1. The head of the chain is locked: transactions of a tenant take turns.
   const head = await lockHead(tx, tenant);
   // 2. What is known already.
@@ -54,7 +56,7 @@ export async function postTransactions(
     }
     id += 1n;
     const previousHash = hash;
-    hash = chainHash(previousHash, { ...draft, id, postedAtMs: nowMs });
+    hash = chainHash(previousHash, { ...draft, id, postedAtMs: nowMs }, contents[at]);
     fresh.push({ ...draft, id, inputHash: inputHashes[at]!, postedAtMs: nowMs, previousHash, hash });
     known.set(draft.idempotencyKey, id);
     ids.push(id);

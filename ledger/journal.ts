@@ -87,12 +87,13 @@ export function assertBalanced(draft: TransactionDraft): void {
   }
 }
 
-/** What the same idempotency key must come with again. */
-export function inputHashOf(draft: TransactionDraft): string {
-  return createHash('sha256').update(contentOf(draft)).digest('hex');
+/** What the same idempotency key must come with again; `content` where it was worked out already. */
+export function inputHashOf(draft: TransactionDraft, content = contentOf(draft)): string {
+  return createHash('sha256').update(content).digest('hex');
 }
 
-function contentOf(draft: TransactionDraft): string {
+/** Everything that a transaction says, as text; both hashes cover it. */
+export function contentOf(draft: TransactionDraft): string {
   return JSON.stringify([
     draft.tenant,
     draft.customer,
@@ -108,10 +109,11 @@ function contentOf(draft: TransactionDraft): string {
 export function chainHash(
   previous: Uint8Array,
   transaction: TransactionDraft & { readonly id: bigint; readonly postedAtMs: number },
+  content = contentOf(transaction),
 ): Uint8Array {
   return createHash('sha256')
     .update(previous)
     .update(`${transaction.id} ${transaction.postedAtMs} `)
-    .update(contentOf(transaction))
+    .update(content)
     .digest();
 }

@@ -218,6 +218,7 @@ async function publishAll(pg: Postgres, publisher: Publisher, clock: Clock, log:
 const VIEWS = [
   'usage_rows',
   'usage_changes',
+  'usage_versions',
   'watermark',
   'event_rows',
   'refused',

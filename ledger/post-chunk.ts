@@ -18,12 +18,14 @@ import { groupBy } from './group-by.ts';
 import { applyCredit } from './grants.ts';
 import { move, type TransactionDraft } from './journal.ts';
 import { lockHeads, postTransactions } from './journal-store.ts';
+import type { KnownUsage } from './known-usage.ts';
 import { listMeters } from './meters.ts';
 import type { Plan, Price } from './plan.ts';
 import { planRef, readPlanVersions } from './plans.ts';
 import { takePostingTurn, takeWritingTurn, TURN_ATTEMPTS } from './posting-turn.ts';
 import { rate } from './rating.ts';
 import { readUniqueCounts, uniqueQuantity } from './unique-counts.ts';
+import { alongWith, readKnownTotals, type UsageWanted } from './usage-rows.ts';
 import { quantityIn, readUsageTotals, type Watermark } from './usage-totals.ts';
 import type { CustomerWork } from './usage-work.ts';
 
@@ -34,13 +36,23 @@ export interface Chunk {
   readonly part: PostingPart;
   readonly work: readonly CustomerWork[];
   readonly watermarks: readonly Watermark[];
+  /** What the loop knows of totals; null reads whole periods, unique counts in any case. */
+  readonly known: KnownUsage | null;
 }
 
 /** How many quantities were posted anew. */
 export async function postChunk(ctx: LedgerContext, chunk: Chunk): Promise<number> {
   const wanted: TenantWork[] = [];
-  for (const [tenant, work] of groupBy(chunk.work, (one) => one.customer.tenant))
-    wanted.push({ tenant, work, ...(await pricedMeters(ctx.pg, tenant, work)) });
+  const { part, known } = chunk;
+  for (const [tenant, work] of groupBy(chunk.work, (one) => one.customer.tenant)) {
+    const usage = usageOf(work);
+    const along =
+      known === null || part !== 'totals'
+        ? []
+        : await alongWith(ctx.pg, known, { tenant, wanted: usage, nowMs: ctx.clock.now() });
+    const customers = [...work, ...along].map((one) => one.customer);
+    wanted.push({ tenant, work, usage, along, ...(await pricedMeters(ctx.pg, tenant, customers)) });
+  }
   return ctx.pg.transaction((tx) => postInTurn(ctx, tx, chunk, wanted), { attempts: TURN_ATTEMPTS });
 }
 
@@ -53,14 +65,20 @@ interface PricedMeters {
 interface TenantWork extends PricedMeters {
   readonly tenant: string;
   readonly work: readonly CustomerWork[];
+  readonly usage: readonly UsageWanted[];
+  /** Read with it, and not posted. */
+  readonly along: readonly UsageWanted[];
 }
 
+const usageOf = (work: readonly CustomerWork[]): UsageWanted[] =>
+  work.flatMap(({ customer, periods }) => periods.map((period) => ({ customer, period })));
+
 /** A plan's version does not change; a customer that has another one by now is left out (withoutChanged). */
-async function pricedMeters(db: Db, tenant: string, work: readonly CustomerWork[]): Promise<PricedMeters> {
+async function pricedMeters(db: Db, tenant: string, customers: readonly Customer[]): Promise<PricedMeters> {
   const plans = await readPlanVersions(
     db,
     tenant,
-    work.map(({ customer }) => ({ key: customer.planKey, version: customer.planVersion })),
+    customers.map(({ planKey, planVersion }) => ({ key: planKey, version: planVersion })),
   );
   const priced = new Set([...plans.values()].flatMap((plan) => plan.prices.map((price) => price.meter)));
   const meters = (await listMeters(db, tenant)).filter(({ key }) => priced.has(key));
@@ -105,12 +123,12 @@ interface ReadWork {
 async function postInTurn(
   ctx: LedgerContext,
   tx: Db,
-  { part, watermarks }: Chunk,
+  { part, watermarks, known }: Chunk,
   wanted: readonly TenantWork[],
 ): Promise<number> {
   await takePostingTurn(tx);
   const read = new Map<string, ReadWork[]>();
-  for (const one of wanted) read.set(one.tenant, await readQuantities(ctx, part, one));
+  for (const one of wanted) read.set(one.tenant, await readQuantities(ctx, part, one, known));
   await takeWritingTurn(tx);
   await lockHeads(tx, [...read.keys()]);
   const nowMs = ctx.clock.now();
@@ -134,14 +152,19 @@ async function postInTurn(
 }
 
 async function readQuantities(
-  { ch }: LedgerContext,
+  { ch, clock }: LedgerContext,
   part: PostingPart,
-  { tenant, work: all, uniques, others }: TenantWork,
+  { tenant, work: all, usage, along, uniques, others }: TenantWork,
+  known: KnownUsage | null,
 ): Promise<ReadWork[]> {
-  const wanted = all.flatMap(({ customer, periods }) =>
-    periods.map((window) => ({ subjects: customer.subjects, window })),
-  );
-  const totals = part === 'uniques' ? [] : await readUsageTotals(ch, tenant, wanted, { meters: others });
+  const wanted = usage.map(({ customer, period }) => ({ subjects: customer.subjects, window: period }));
+  const nowMs = clock.now();
+  const totals =
+    part === 'uniques'
+      ? []
+      : known === null
+        ? await readUsageTotals(ch, tenant, wanted, { meters: others })
+        : await readKnownTotals(ch, known, { tenant, wanted: [...usage, ...along], meters: others, nowMs });
   const counts = part === 'totals' ? [] : await readUniqueCounts(ch, { tenant, wanted, meters: uniques });
   const quantities = wanted.map(
     (_, at): Quantities =>

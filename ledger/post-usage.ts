@@ -5,10 +5,10 @@
  * 2. Read customers that asked to be read in full: those that are new, or have new subjects or new credit.
  * 3. Page through the subjects of customers that changed since the cursor of their shard. Subjects without a customer
  *    are not looked at; one is read in full once a customer gets it.
- * 4. For a chunk of customers, read the absolute totals of each touched period, rate them, and post what the
- *    price of the total now differs from what is posted (post-chunk.ts): in one serializable transaction, with the
- *    credit that covers it. A crash before its commit leaves nothing; one after it makes the next pass find no
- *    difference.
+ * 4. For a chunk of customers, come to the absolute totals of each touched period (read whole, or by what changed where
+ *    the loop knows the rest: known-usage.ts), rate them, and post what the price of the total now differs from what is
+ *    posted (post-chunk.ts): in one serializable transaction, with the credit that covers it. A crash before its commit
+ *    leaves nothing; one after it makes the next pass find no difference.
  * 5. After the last chunk, move the cursors. A crash before this reads the same changes again, for no difference.
  *
  * Unique counts do not follow from rollups: they are read from raw events, all those of a period, and cost more than
@@ -25,6 +25,7 @@ import type { Db } from '../runtime/postgres.ts';
 import { billedSubjects } from './billed-subjects.ts';
 import { POSTING_LIMITS, type LedgerContext } from './context.ts';
 import { expireGrants } from './grants.ts';
+import type { KnownUsage } from './known-usage.ts';
 import { postChunk, type PostingPart } from './post-chunk.ts';
 import { takePostingTurn, takeWritingTurn, TURN_ATTEMPTS } from './posting-turn.ts';
 import { readChanges, readWatermarks } from './usage-totals.ts';
@@ -51,15 +52,21 @@ export async function postUsage(ctx: LedgerContext): Promise<PostResult> {
   return { ...done, posted: done.posted + (await postUniques(ctx, done.watermarks)) };
 }
 
-/** The same without unique counts, but those of customers that asked to be read in full. */
-export async function postTotals(ctx: LedgerContext): Promise<PostResult> {
+/**
+ * The same without unique counts, but those of customers that asked to be read in full. What earlier passes of the same
+ * loop knew (`known`) saves reading it again; without it whole periods are read.
+ */
+export async function postTotals(ctx: LedgerContext, known: KnownUsage | null = null): Promise<PostResult> {
   const limits = ctx.postingLimits ?? POSTING_LIMITS;
   const watermarks = await readWatermarks(ctx.ch);
+  const positions = new Map(watermarks.map(({ shard, position }) => [shard, position]));
+  known?.begin(positions, ctx.clock.now());
   let posted = 0;
   for await (const requests of readRequests(ctx.pg, limits.customersPerTransaction)) {
     posted += await postWork(ctx, 'all', await workOfRequests(ctx, requests), watermarks);
   }
-  const totals = await postChanges(ctx, 'totals', watermarks);
+  const totals = await postChanges(ctx, 'totals', watermarks, known);
+  known?.end(positions);
   await ctx.pg.transaction(
     async (tx) => {
       await takePostingTurn(tx);
@@ -81,20 +88,25 @@ async function postChanges(
   ctx: LedgerContext,
   part: CursorPart,
   watermarks: readonly Watermark[],
+  known: KnownUsage | null = null,
 ): Promise<{ changed: number; posted: number }> {
   const cursors = await readCursors(ctx.pg, part);
+  // Where another process has moved the cursor further, what is known here still has to hear of the changes.
+  const after = (shard: number): bigint => least(cursors.get(shard) ?? 0n, known?.positions.get(shard));
   const ranges = watermarks
-    .map(({ shard, position }) => ({ shard, after: cursors.get(shard) ?? 0n, until: position }))
+    .map(({ shard, position }) => ({ shard, after: after(shard), until: position }))
     .filter((range) => range.until > range.after);
   const done = { changed: 0, posted: 0 };
   if (ranges.length === 0) return done;
   for await (const page of readPages(ctx, part, ranges)) {
-    done.posted += await postWork(ctx, part, await workOfChanges(ctx, page), watermarks);
+    done.posted += await postWork(ctx, part, await workOfChanges(ctx, page), watermarks, known);
     done.changed += page.length;
   }
   await moveCursors(ctx.pg, part, ranges);
   return done;
 }
+
+const least = (a: bigint, b: bigint | undefined): bigint => (b === undefined || a < b ? a : b);
 
 /** What changed for those who are billed. A subject that gets a customer from now on is asked to be read in full. */
 async function* readPages(
@@ -119,11 +131,12 @@ async function postWork(
   part: PostingPart,
   work: readonly CustomerWork[],
   watermarks: readonly Watermark[],
+  known: KnownUsage | null = null,
 ): Promise<number> {
   const { customersPerTransaction: size } = ctx.postingLimits ?? POSTING_LIMITS;
   let posted = 0;
   for (let at = 0; at < work.length; at += size) {
-    const chunk = { part, work: work.slice(at, at + size), watermarks };
+    const chunk = { part, work: work.slice(at, at + size), watermarks, known };
     posted += await postChunk(ctx, chunk);
   }
   return posted;

@@ -2,9 +2,13 @@
  * Runs posting passes, one at a time: at once when a shard's watermark moved (FLUSH_NOTICE), and each second
  * anyway, since a notice is a hint that may be lost. A wake during a pass makes another one follow it.
  *
- * Passes take a fifth of the time at most: under load one pass then posts what several flushes brought, and a customer
- * gets one journal entry a price instead of several. Unique counts come after a pass and take a tenth, since each
- * reads all raw events of a period: of 2.4 million events half a second, so every five seconds.
+ * After a pass the loop rests four times as long as it took, a second at most: under load one pass then posts what
+ * several flushes brought, and a customer gets one journal entry a price instead of several. Unique counts come after a
+ * pass and take a twentieth of the time, since each reads all raw events of a period: of 2.4 million events half a
+ * second, so every ten seconds.
+ *
+ * A pass reads what changed since the last one (known-usage.ts): of a flush of 200,000 events that changed 390 of 1,000
+ * customers 130 ms of ClickHouse's processor time, where reading their periods took 400 to 430.
  *
  * A failed pass is no loss, the next one does its work; passes back off while they fail, and the stage says
  * that it is not ready and why.
@@ -14,13 +18,14 @@ import { backoffMs } from '../runtime/backoff.ts';
 import type { Stage } from '../runtime/lifecycle.ts';
 import { sleep } from '../runtime/retry.ts';
 import type { LedgerContext } from './context.ts';
+import { KnownUsage } from './known-usage.ts';
 import { Pace } from './pace.ts';
 import { postTotals, postUniques, type PostResult } from './post-usage.ts';
 
 const LAG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 3_600];
 const PASS_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 const TOTALS = { share: 0.2, restMsMax: 1_000 };
-const UNIQUES = { share: 0.1, restMsMax: 60_000 };
+const UNIQUES = { share: 0.05, restMsMax: 60_000 };
 const BACKOFF = { baseMs: 200, maxMs: 10_000 };
 
 export class PostingLoop {
@@ -32,6 +37,7 @@ export class PostingLoop {
   readonly #observed = new Map<number, bigint>();
   readonly #totals = new Pace(TOTALS);
   readonly #uniques = new Pace(UNIQUES);
+  readonly #known = new KnownUsage();
   #woken = false;
   #wakeUp: () => void = () => {};
 
@@ -73,7 +79,7 @@ export class PostingLoop {
 
   async #pass(): Promise<void> {
     const began = performance.now();
-    const result = await postTotals(this.#ctx);
+    const result = await postTotals(this.#ctx, this.#known);
     const ended = performance.now();
     this.#totals.done(began, ended);
     const seconds = (ended - began) / 1_000;

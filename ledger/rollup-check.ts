@@ -4,7 +4,9 @@
  * 1. Note. Every flush moves the watermark of its shards. Hours of a tenant with a raw or rollup row between what
  *    was noted last and the watermark are put into `check_waiting`. A crash behind this notes them again.
  * 2. Compare. Waiting hours, the longest waiting first, as many as the budget lets. What differs is a finding and
- *    stays one until a later comparison of the same hour is clean; then the hour waits no more.
+ *    stays one until a later comparison of the same hour is clean; then the hour waits no more. A large hour is put
+ *    off while it is being written to, a quarter of an hour at most: it would be compared again when it is over, and
+ *    reading millions of rows beside those who write them costs both.
  * 3. Sweep. What is left of the budget goes into a comparison of all hours from the oldest to the newest, which
  *    finds what changed without anybody having counted something: a lost part, a hand in the tables.
  *
@@ -47,6 +49,10 @@ const NOTED_MAX = 50_000;
 const HOURS_MAX = 250;
 /** Raw rows compared in one query, unless a single hour has more. */
 const STEP_ROWS = 1_000_000;
+/** An hour with more raw rows than this is put off until nothing was written to it for so long, or it waits too long. */
+const LARGE_ROWS = 200_000;
+const QUIET_MS = 60_000;
+const PUT_OFF_MS_MAX = 900_000;
 /** Findings kept of one query: with more, something is wrong at large, and these are where. */
 const FINDINGS_MAX = 1_000;
 
@@ -76,10 +82,10 @@ export async function noteChanges({ pg, ch, clock }: CheckContext): Promise<void
     if (hours.length > NOTED_MAX) await tx.query('UPDATE ledger.check_sweep SET skipped_at = $1', [now]);
     else if (hours.length > 0) {
       await tx.query(
-        `INSERT INTO ledger.check_waiting AS w (tenant, hour, noted_at)
-         SELECT u.tenant, u.hour, $3 FROM unnest($1::text[], $2::timestamptz[]) AS u (tenant, hour)
+        `INSERT INTO ledger.check_waiting AS w (tenant, hour, noted_at, changed_at)
+         SELECT u.tenant, u.hour, $3, $3 FROM unnest($1::text[], $2::timestamptz[]) AS u (tenant, hour)
          ORDER BY u.tenant, u.hour
-         ON CONFLICT (tenant, hour) DO UPDATE SET revision = w.revision + 1`,
+         ON CONFLICT (tenant, hour) DO UPDATE SET revision = w.revision + 1, changed_at = excluded.changed_at`,
         [hours.map((row) => row.tenant), hours.map((row) => formatInstant(Number(row.at) * 1_000)), now],
       );
     }
@@ -99,7 +105,7 @@ export async function checkRollups(
 ): Promise<number> {
   const startedMs = ctx.clock.now();
   await noteChanges(ctx);
-  const { rows } = await checkWaiting(ctx, null, budget);
+  const { rows } = await checkWaiting(ctx, null, budget, { puttingOff: true });
   const left = { rows: budget.rows - rows, ms: budget.ms - (ctx.clock.now() - startedMs) };
   return rows + (await sweep(ctx, left, sweepEveryMs)).rows;
 }
@@ -108,13 +114,16 @@ interface Waiting {
   readonly tenant: string;
   readonly hour: number;
   readonly revision: bigint;
+  readonly noted_at: number;
+  readonly changed_at: number;
 }
 
-/** Step 2, of one tenant or (null) of all. */
+/** Step 2, of one tenant or (null) of all. Whoever asks for a report has everything compared: nothing is put off. */
 export async function checkWaiting(
   ctx: CheckContext,
   tenant: string | null,
   budget: CheckBudget,
+  { puttingOff = false }: { readonly puttingOff?: boolean } = {},
 ): Promise<CheckDone> {
   const { pg, ch, clock } = ctx;
   const startedMs = clock.now();
@@ -124,11 +133,14 @@ export async function checkWaiting(
     const waiting = await pg.query<Waiting>(
       `WITH oldest AS (
          SELECT tenant, date_trunc('month', hour, 'UTC') AS month FROM ledger.check_waiting
-         WHERE $1::text IS NULL OR tenant = $1 ORDER BY coalesce(tried_at, noted_at), tenant, hour LIMIT 1)
-       SELECT w.tenant, w.hour, w.revision FROM ledger.check_waiting w, oldest o
+         WHERE ($1::text IS NULL OR tenant = $1) AND ($3::timestamptz IS NULL OR put_off_until IS NULL OR put_off_until <= $3)
+         ORDER BY coalesce(tried_at, noted_at), tenant, hour LIMIT 1)
+       SELECT w.tenant, w.hour, w.revision, w.noted_at, coalesce(w.changed_at, w.noted_at) AS changed_at
+       FROM ledger.check_waiting w, oldest o
        WHERE w.tenant = o.tenant AND w.hour >= o.month AND w.hour < o.month + interval '1 month'
+         AND ($3::timestamptz IS NULL OR w.put_off_until IS NULL OR w.put_off_until <= $3)
        ORDER BY coalesce(w.tried_at, w.noted_at), w.hour LIMIT $2`,
-      [tenant, HOURS_MAX],
+      [tenant, HOURS_MAX, puttingOff ? formatInstant(clock.now()) : null],
     );
     const [first] = waiting;
     if (first === undefined) return done;
@@ -142,14 +154,23 @@ export async function checkWaiting(
       to: 0,
     });
     const weight = new Map(weights.map((row) => [Number(row.at) * 1_000, Number(row.events)]));
+    const nowMs = clock.now();
+    const isPutOff = (one: Waiting): boolean =>
+      puttingOff &&
+      (weight.get(one.hour) ?? 0) > LARGE_ROWS &&
+      nowMs - one.changed_at < QUIET_MS &&
+      nowMs - one.noted_at < PUT_OFF_MS_MAX;
+    const later = waiting.filter(isPutOff);
+    if (later.length > 0) await putOff(pg, later, nowMs + QUIET_MS);
     let rows = 0;
     const chosen: Waiting[] = [];
-    for (const one of waiting) {
+    for (const one of waiting.filter((each) => !isPutOff(each))) {
       const next = weight.get(one.hour) ?? 0;
       if (chosen.length > 0 && rows + next > STEP_ROWS) break;
       chosen.push(one);
       rows += next;
     }
+    if (chosen.length === 0) continue;
     const hours = chosen.map((one) => one.hour);
     const scope: Scope = { tenant: first.tenant, hours, from: 0, to: 0 };
     const found = await compareWaiting(ctx, scope, marks);
@@ -164,6 +185,14 @@ export async function checkWaiting(
     done = { rows: done.rows + rows, hours: done.hours + chosen.length };
   }
   return done;
+}
+
+/** Hours of one tenant. */
+async function putOff(pg: Postgres, hours: readonly Waiting[], untilMs: number): Promise<void> {
+  await pg.query(
+    'UPDATE ledger.check_waiting SET put_off_until = $3 WHERE tenant = $1 AND hour = ANY($2::timestamptz[])',
+    [hours[0]!.tenant, hours.map(({ hour }) => formatInstant(hour)), formatInstant(untilMs)],
+  );
 }
 
 interface Sweep {

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { sleep } from '../runtime/retry.ts';
 import { EngineError } from './engines/engine.ts';
 import { startProcess, type EngineProcess } from './engines/process.ts';
+import { nodeFlagsOf } from './node-flags.ts';
 
 const readyDeadlineMs = 60_000;
 const stopDeadlineMs = 15_000;
@@ -59,7 +60,7 @@ export class SupervisedStage {
     this.#process = await startProcess({
       name,
       command: process.execPath,
-      args: ['--enable-source-maps', entry],
+      args: ['--enable-source-maps', ...nodeFlagsOf(entry), entry],
       env: { ...env, TALLYLINE_STOP_WITH_PARENT: '1' },
       log: (line) => void this.#log.write(`${line}\n`),
       port,

@@ -28,6 +28,7 @@ import {
   type NatsConnection,
 } from 'nats';
 import { backoffMs } from './backoff.ts';
+import { Fifo } from './fifo.ts';
 import { isConnectionError, isStreamNotFound, type NatsLink } from './nats.ts';
 import { sleep } from './retry.ts';
 
@@ -154,8 +155,7 @@ class PullConsumer<T> implements AsyncIterable<Pulled<T>> {
   private next: number;
 
   private readonly half: number;
-  private queue: Pulled<T>[] = [];
-  private taken = 0;
+  private readonly queue = new Fifo<Pulled<T>>();
   private queuedBytes = 0;
   private consumerSequence = 0;
 
@@ -205,15 +205,14 @@ class PullConsumer<T> implements AsyncIterable<Pulled<T>> {
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Pulled<T>, void, void> {
     this.listen();
-    while (!this.over || this.taken < this.queue.length) {
-      if (this.taken === this.queue.length) {
-        this.queue = [];
-        this.taken = 0;
+    for (;;) {
+      const pulled = this.queue.take();
+      if (pulled === undefined) {
+        if (this.over) return;
         this.pullIfRoom();
         await new Promise<void>((resolve) => (this.wake = resolve));
         continue;
       }
-      const pulled = this.queue[this.taken++] as Pulled<T>;
       this.queuedBytes -= pulled.bytes;
       this.pullIfRoom();
       yield pulled;

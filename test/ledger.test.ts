@@ -243,13 +243,19 @@ describe('the database', () => {
       effective_at, posted_at, detail, previous_hash, hash FROM ledger.transactions WHERE tenant = '${tenant}' AND id = 1`;
     const posting = (id: number, ordinal: number, amount: number) =>
       `INSERT INTO ledger.postings (tenant, transaction_id, ordinal, account, amount) VALUES ('${tenant}', ${id}, ${ordinal}, 'cash', ${amount})`;
+    const pair = (id: number, ordinal: number, amount: number) =>
+      `${posting(id, ordinal, amount)}, ('${tenant}', ${id}, ${ordinal + 1}, 'receivable', -1)`;
     const rows: [string, string[], string | undefined][] = [
       ['no postings', [insert], '23514'],
       ['one posting', [insert, posting(101, 0, 1)], '23514'],
-      ['a sum that is not zero', [insert, posting(101, 0, 1), posting(101, 1, -2)], '23514'],
+      ['a sum that is not zero', [insert, pair(101, 0, 2)], '23514'],
       ['a posting of zero', [insert, posting(101, 0, 0), posting(101, 1, 0)], '23514'],
-      ['a sum of zero', [insert, posting(101, 0, 1), posting(101, 1, -1)], undefined],
+      ['a sum of zero', [insert, pair(101, 0, 1)], undefined],
+      ['postings of a transaction one by one', [insert, posting(101, 0, 1), posting(101, 1, -1)], '23514'],
+      ['postings without a transaction', [pair(101, 0, 1)], '23514'],
       ['a posting more on an old transaction', [posting(1, 2, 1)], '23514'],
+      ['a pair more on an old transaction', [pair(1, 2, 1)], '23514'],
+      ['its first postings once more', [pair(1, 0, 1)], '23505'],
       ['an update', [`UPDATE ledger.postings SET amount = amount * 2 WHERE tenant = '${tenant}'`], '23001'],
       ['a delete', [`DELETE FROM ledger.postings WHERE tenant = '${tenant}'`], '23001'],
       ['a truncate', ['TRUNCATE ledger.postings'], '23001'],

@@ -188,6 +188,42 @@ test('a comparison keeps to its budget, and the report says how far it came', as
   expect(checked).toMatchObject({ waitingHours: 0n, changesToMs: nowMs });
 });
 
+test('a large hour is compared when it rests, or has waited for a quarter of an hour; a report compares it at once', async () => {
+  const large = async (): Promise<void> => {
+    await ledger.ch.command(
+      `INSERT INTO events (tenant, hour, type, subject, time, identity, id_text, data_paths, data_values, shard, position)
+       SELECT '${tenant}', toDateTime(${OCTOBER / 1_000}, 'UTC'), 'other', 'acme', toDateTime64(${OCTOBER / 1_000}, 3, 'UTC'),
+         reinterpretAsUUID(sipHash128('${tenant}', number)), toString(number), '', '', 0, 1 FROM numbers(200001)`,
+    );
+  };
+  const turn = async (): Promise<boolean> => {
+    await checkRollups(ctx, MUCH, 365 * DAY);
+    return (await readCheckState(pg, tenant)).waitingHours === 0n;
+  };
+  await finishSweep();
+  await large();
+  const beganMs = nowMs;
+  await count('acme', 0);
+  expect(await turn()).toBe(false);
+  // Written to again and again.
+  while (nowMs - beganMs < 870_000) {
+    nowMs += 30_000;
+    await count('acme', 0);
+    expect(await turn()).toBe(false);
+  }
+  nowMs += 60_000;
+  await count('acme', 0);
+  expect(await turn()).toBe(true);
+  // And at rest.
+  await count('acme', 0);
+  expect(await turn()).toBe(false);
+  nowMs += 61_000;
+  expect(await turn()).toBe(true);
+  await count('acme', 0);
+  expect(await turn()).toBe(false);
+  expect(await checkWaiting(ctx, tenant, MUCH)).toMatchObject({ hours: 1 });
+});
+
 test('the sweep goes through all hours in steps, is not begun anew too soon, and says to when it speaks', async () => {
   await count('acme', 0, 1_000);
   await finishSweep();

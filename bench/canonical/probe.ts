@@ -14,7 +14,7 @@ import { TENANT } from './workload.ts';
 import type { World } from './world.ts';
 import { quantileOf } from './quantiles.ts';
 
-export const POLL_MS = 50;
+export const POLL_MS = 100;
 const EVENT_EVERY_MS = 100;
 const SETTLE_MS = 60_000;
 

@@ -53,7 +53,9 @@ function eventsOf({ seed, events, subjects, shards }: Month, { from, count }: Nu
   FROM numbers(${from}, ${count})`;
 }
 
-const INSERT = `SETTINGS optimize_on_insert = 0, async_insert = 0, max_partitions_per_insert_block = 0`;
+// One part an insert: with the default of a million rows in a block there would be three of rollups, to be merged again.
+const INSERT = `SETTINGS optimize_on_insert = 0, async_insert = 0, max_partitions_per_insert_block = 0,
+    min_insert_block_size_rows = 8000000, min_insert_block_size_bytes = 4000000000`;
 
 /** Raw events, in the columns that the aggregator writes. */
 export function insertEvents(month: Month, range: NumberRange): string {

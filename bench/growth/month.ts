@@ -1,5 +1,5 @@
-// A month of events in a ClickHouse of its own, in the tables that the aggregator makes, and as merged as they are when
-// nothing has been written for a while.
+// A month of events in a ClickHouse of its own, in the tables that the aggregator makes: as merged as they are when it has
+// just been written, and then when nothing has been written for six hours.
 import { refreshRules } from '../../aggregator/rules-store.ts';
 import type { ClickHouse } from '../../runtime/clickhouse.ts';
 import {
@@ -13,7 +13,7 @@ import {
 
 /** Of one insert, about: rollup rows of so many events are grouped in memory. */
 const INSERT_EVENTS = 1_000_000;
-const QUIET_WITHIN_MS = 900_000;
+const QUIET_WITHIN_MS = 1_800_000;
 const QUIET_STEP_MS = 100;
 const NOBODY_ELSE = { condition: '1', params: {} };
 
@@ -47,9 +47,29 @@ async function merged(ch: ClickHouse): Promise<void> {
   let quiet = 0;
   // One look may fall between two merges.
   while (quiet < 10) {
-    if (performance.now() > deadlineMs) throw new Error('merges did not end within a quarter of an hour');
+    if (performance.now() > deadlineMs) throw new Error('merges did not end within half an hour');
     const [row] = await ch.rows<{ merges: string }>('SELECT toString(count()) AS merges FROM system.merges');
     quiet = row!.merges === '0' ? quiet + 1 : 0;
+    await new Promise((resolve) => setTimeout(resolve, QUIET_STEP_MS));
+  }
+}
+
+/**
+ * Makes of the month what it is once nothing was written for six hours: its rollups are in one part then
+ * (aggregator/schema/0013-quiet-months.sql). Here they need not wait for longer than a second.
+ */
+export async function letMonthRest(ch: ClickHouse, onProgress: (text: string) => void): Promise<void> {
+  onProgress('waiting for the rollups to be one part');
+  await ch.command('ALTER TABLE rollup_hour MODIFY SETTING min_age_to_force_merge_seconds = 1');
+  const deadlineMs = performance.now() + QUIET_WITHIN_MS;
+  for (;;) {
+    const [row] = await ch.rows<{ parts: string }>(
+      `SELECT toString(count()) AS parts FROM system.parts
+       WHERE active AND database = currentDatabase() AND table = 'rollup_hour'`,
+    );
+    if (row!.parts === '1') return;
+    if (performance.now() > deadlineMs)
+      throw new Error(`the rollups are in ${row!.parts} parts still, after half an hour`);
     await new Promise((resolve) => setTimeout(resolve, QUIET_STEP_MS));
   }
 }

@@ -16,7 +16,7 @@ export interface QueryKind {
   readonly reads: 'rollup' | 'raw';
   /** One of them a run, in turns. */
   readonly queries: readonly UsageQuery[];
-  /** The name of the kind whose answers these must equal. */
+  /** The name of the kind, of those that read rollups, whose answers these must equal. */
   readonly equals?: string;
 }
 
@@ -24,6 +24,17 @@ export const TOP = 100;
 const SPREAD = 50;
 const DAY_MS = 86_400_000;
 
+const UNMERGED = 'while it is written to';
+
+/** What is asked of a month in several parts, as one is that is written to. */
+export function unmergedKinds(month: Month): QueryKind[] {
+  const inParts: QueryKind[] = [];
+  for (const { reads, queries, equals } of queryKinds(month))
+    if (reads === 'rollup' && equals !== undefined) inParts.push({ name: equals, reads, queries });
+  return inParts;
+}
+
+/** What is asked of a month that rests: its rollups are in one part. */
 export function queryKinds({ subjects, shards }: Month): QueryKind[] {
   const one = ranksOf(subjects, SPREAD).map((rank) => [nameOfRank(rank, subjects)]);
   const top = [Array.from({ length: Math.min(TOP, subjects) }, (_, rank) => nameOfRank(rank, subjects))];
@@ -36,16 +47,31 @@ export function queryKinds({ subjects, shards }: Month): QueryKind[] {
   const daily = (lists: readonly string[][]): UsageQuery[] =>
     lists.map((list) => query(list, 'input_tokens', { isRaw: false, shards, size: 'day' }));
   return [
-    { name: single, reads: 'rollup', queries: month(one, 'input_tokens') },
+    {
+      name: single,
+      reads: 'rollup',
+      queries: month(one, 'input_tokens'),
+      equals: `${single}, ${UNMERGED}`,
+    },
     { name: single, reads: 'raw', queries: month(one, 'input_tokens', true), equals: single },
-    { name: topName, reads: 'rollup', queries: month(top, 'input_tokens') },
+    {
+      name: topName,
+      reads: 'rollup',
+      queries: month(top, 'input_tokens'),
+      equals: `${topName}, ${UNMERGED}`,
+    },
     { name: topName, reads: 'raw', queries: month(top, 'input_tokens', true), equals: topName },
     {
       name: 'the largest subject by day and model',
       reads: 'rollup',
       queries: daily([[first!]]).map((each) => ({ ...each, groupBy: ['model'] })),
     },
-    { name: 'a tenant by day', reads: 'rollup', queries: daily(everyone) },
+    {
+      name: 'a tenant by day',
+      reads: 'rollup',
+      queries: daily(everyone),
+      equals: `a tenant by day, ${UNMERGED}`,
+    },
     {
       name: 'a day of a tenant',
       reads: 'rollup',
