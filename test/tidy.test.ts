@@ -76,7 +76,7 @@ const shell: Readonly<Partial<Record<Folder, string>>> = {
   ledger: `audit backfill-difference backfill-money backfill-steps backfills balance billed-subjects close
     conservation conservation-stages customers edge-totals entitlements grants invoices journal-store main
     meter-versions meters mirror outbox plans post-chunk post-usage posting-loop posting-turn publish quotas residues rollup-check
-    tenants unique-counts usage-totals usage-work verify api/accounts api/auth api/backfills api/conservation
+    tenants unique-counts usage-rows usage-totals usage-work verify api/accounts api/auth api/backfills api/conservation
     api/customers api/invoices api/keys api/meters api/plans api/quota api/refused api/server api/write
     api/usage/late api/usage/routes`,
   'billing-sync': 'inbox loop main outbox push reconcile store stripe webhook',
