@@ -81,7 +81,7 @@ export const fields = {
   }),
   rollupRowsMax: integer('TALLYLINE_ROLLUP_ROWS_MAX', {
     describe:
-      'rollup rows kept in memory, over all shards, at about 120 bytes each; others are loaded when they are needed',
+      'rollup rows kept in memory, over all shards, at about 120 bytes each; an hour should not have more, since others are loaded when they are needed',
     default: 5_000_000,
     min: 100,
     max: 100_000_000,

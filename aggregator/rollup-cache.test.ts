@@ -78,7 +78,7 @@ function add(cache: RollupCache, row: number, mantissa: number, at = ++position)
 const sumAt = (cache: RollupCache, row: number): bigint => cache.rows.totalsOf(row).sum / QUANTITY_UNIT;
 
 test('a row goes only when two turns have passed without it, and then it is asked for again', () => {
-  const cache = new RollupCache(4, 3_600, KEY);
+  const cache = new RollupCache(3, 3_600, KEY);
   expect(find(cache, key('old', 3_600)).asked).toEqual(['old']); // may be in the table
   const { rows, asked } = find(cache, key('a'), key('b'));
   expect(asked).toEqual([]); // later than everything there
@@ -125,6 +125,35 @@ test('what was not used for two hours of the log goes, whatever the hours of eve
   // A block of an edge that is behind, or of the same hour, turns nothing over.
   for (const again of [11, 12, 3, 12]) hour(again);
   expect(cache.size).toBe(size);
+});
+
+test('an hour has the whole bound: rows of the last hour go before any of its own', () => {
+  const cache = new RollupCache(6, -1, KEY);
+  const names = ['a', 'b', 'c', 'd', 'e'];
+  cache.reach(HOUR_MS);
+  find(cache, ...names.map((name) => key(name, 3_600)));
+  cache.trim();
+  cache.reach(2 * HOUR_MS);
+  cache.trim();
+  for (const name of names) {
+    find(cache, key(name));
+    cache.trim();
+  }
+  expect(cache.size).toBe(5);
+  expect(find(cache, ...names.map((name) => key(name))).asked).toEqual([]);
+  expect(find(cache, key('a', 3_600)).asked).toEqual(['a']);
+});
+
+test('an hour with more rows than the bound keeps those that are used, and at most half as many again', () => {
+  const cache = new RollupCache(10, -1, KEY);
+  cache.reach(HOUR_MS);
+  let most = 0;
+  for (let turn = 0; turn < 50; turn++) {
+    expect(find(cache, key('used'), key(`once ${turn}`)).asked).not.toContain('used');
+    most = Math.max(most, cache.size);
+    cache.trim();
+  }
+  expect(most).toBeLessThanOrEqual(15 + 2);
 });
 
 test('places hold while they are held; what was due is trimmed then', () => {

@@ -3,8 +3,10 @@
  * is used moves to the current generation, with all rows of its bucket; when the generations turn over, the previous one
  * is dropped and the current one takes its place. A dropped row is in ClickHouse and is loaded again when it is needed.
  *
- * They turn over when the log comes to another hour, so what is in memory is what was used in this hour and the last,
- * and when the current one holds half of the bound. The hour is that in which edges accepted the blocks, not that of
+ * They turn over when the log comes to another hour, so what is in memory is what was used in this hour and the last.
+ * When both together reach the bound, the rows of the last hour go: an hour may have as many as the bound, and each of
+ * its rows that is not in memory is asked for again and again. Where one hour alone has more, the generations turn over
+ * whenever the current one holds half of the bound; until the first time, rows take half as much again. The hour is that in which edges accepted the blocks, not that of
  * events: no event can turn anything over, however late it is or far ahead. Of the blocks of a flush the earliest
  * counts, and an hour once come to stays: an edge whose clock is off can at worst leave the bound to do it alone.
  *
@@ -52,7 +54,9 @@ export class RollupCache {
   #currentHour = -1;
   #previousHour = -1;
   readonly #dropped: DroppedBuckets;
-  readonly #half: number;
+  /** The previous generation is that of an hour of the log before. */
+  #isOfLastHour = false;
+  readonly #rowsMax: number;
   readonly #overflow: BucketWriter;
   /** The hours since the epoch that the log has come to, and that it had come to when the generations last turned over. */
   #logHour = -1;
@@ -65,7 +69,7 @@ export class RollupCache {
    * @param bucketKey the key with which the buckets of its blocks are hashed.
    */
   constructor(rowsMax: number, storedHour: number, bucketKey: string) {
-    this.#half = Math.max(1, Math.floor(rowsMax / 2));
+    this.#rowsMax = Math.max(1, rowsMax);
     this.#dropped = new DroppedBuckets(storedHour);
     this.groups = new GroupBook(rowsMax, storedHour);
     this.#overflow = new BucketWriter(bucketKey);
@@ -193,12 +197,22 @@ export class RollupCache {
     if (this.#isHeld) return;
     const isOver = this.#logHour > this.#turnHour;
     this.groups.trim(isOver);
-    if (!isOver && this.rows.count < this.#half) return;
+    if (!isOver && this.size < this.#rowsMax) return;
+    if (!isOver && this.#isOfLastHour) return this.#dropPrevious();
+    if (!isOver && this.rows.count * 2 < this.#rowsMax) return;
+    this.#dropPrevious();
     this.#turnHour = this.#logHour;
-    if (this.#previous.count > 0) this.#dropped.drop(this.#previous.buckets, this.#previousHour);
+    this.#isOfLastHour = isOver;
     this.#previousHour = this.#currentHour;
     this.#currentHour = -1;
     this.#begin(new RollupRows(this.rows.buckets.count), this.rows);
+  }
+
+  #dropPrevious(): void {
+    if (this.#previous.count > 0) this.#dropped.drop(this.#previous.buckets, this.#previousHour);
+    this.#isOfLastHour = false;
+    this.#previousHour = -1;
+    this.#begin(this.rows, new RollupRows());
   }
 
   #begin(rows: RollupRows, previous: RollupRows): void {

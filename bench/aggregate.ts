@@ -60,7 +60,7 @@ export interface AggregateBench {
 
 const SHARDS = 4;
 const EVENTS_PER_BODY = 100;
-const BLOCK = { blockEventsMax: 2_000, blockBytesMax: 92_160, lingerMs: 2 };
+const BLOCK = { blockEventsMax: 2_000, blockBytesMax: 92_160, lingerMs: 4 };
 /** As the aggregator flushes at most. */
 const FLUSH_EVENTS = 200_000;
 const ENCODE_EVENTS = 50_000;

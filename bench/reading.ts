@@ -44,7 +44,7 @@ export async function measureReading(eventsPerBody: number, seconds: number): Pr
   const tenant = TENANT;
   const tenantBytes = new TextEncoder().encode(tenant);
   let blocks = 0;
-  const limits = { blockEventsMax: 2_000, blockBytesMax: 92_160, lingerMs: 2 };
+  const limits = { blockEventsMax: 2_000, blockBytesMax: 92_160, lingerMs: 4 };
   const deployment = { shards: SHARDS, identityKey: '000102030405060708090a0b0c0d0e0f' };
   const edgeWith = (kernel: EdgeKernel | null) => {
     const batch = new EventBatch(new PathTable(), kernel?.home ?? null);

@@ -1,6 +1,6 @@
 /**
  * What ClickHouse alone takes: the rows that the pipeline has just written, raw and rollups, in Native columns that
- * were encoded beforehand, in inserts as large as the aggregator's largest, into empty tables of the same schema.
+ * were encoded beforehand, in inserts as large as what comes in a second, into empty tables of the same schema.
  *
  * The rows are taken from the tables themselves, in the order of their logs. A rollup row is written anew by every
  * flush that changes it, and its table keeps the last one only; so they are added up again over the events of one
@@ -12,7 +12,7 @@ import { measured, type Ceiling } from './ceiling.ts';
 import { EVENT_TYPE, MODELS, TENANT } from './workload.ts';
 import type { World } from './world.ts';
 
-/** As the aggregator flushes at most. */
+/** About what the aggregator has in a flush when it is busy. */
 const FLUSH_EVENTS = 200_000;
 const EVENTS_MAX = 1_000_000;
 const SETTINGS = { async_insert: 0, optimize_on_insert: 0, max_partitions_per_insert_block: 0 };
