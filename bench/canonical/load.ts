@@ -7,6 +7,7 @@
 // of them count. What the timer adds stands in the result of its own (ownDelay).
 import { connect, type Socket } from 'node:net';
 import { RequestWriter, requestTemplate, type RequestTemplate } from './body.ts';
+import { Fifo } from '../../runtime/fifo.ts';
 import type { LoadPlan, LoadResult } from './load-plan.ts';
 import { Quantiles } from './quantiles.ts';
 import { LAYOUTS, Workload } from './workload.ts';
@@ -32,6 +33,7 @@ class Connection {
   #socket!: Socket;
   #answer = Buffer.alloc(0);
   #onAnswer: (connection: Connection, answer: Buffer) => void;
+  #isOver = false;
   dueMs = 0;
   busy = false;
 
@@ -62,6 +64,7 @@ class Connection {
       this.#socket.once('connect', resolve);
       this.#socket.once('close', () => {
         if (this.busy) fail('a connection was closed with a request under way');
+        if (!this.#isOver) fail('a connection was closed that had nothing to do');
       });
     });
   }
@@ -72,6 +75,7 @@ class Connection {
   }
 
   close(): void {
+    this.#isOver = true;
     this.#socket.destroy();
   }
 
@@ -93,7 +97,8 @@ class Load {
   readonly #plan: LoadPlan;
   readonly #writer: RequestWriter;
   readonly #connections: Connection[];
-  readonly #free: Connection[] = [];
+  /** The one that was used longest ago is used next: a server closes connections that do nothing for ten seconds. */
+  readonly #free = new Fifo<Connection>();
   readonly #took = new Quantiles();
   readonly #own = new Quantiles();
   readonly #requestsMax: number;
@@ -152,7 +157,7 @@ class Load {
     if (this.#plan.schedule.kind === 'closed')
       for (const connection of this.#connections) this.#next(connection);
     else {
-      this.#free.push(...this.#connections);
+      for (const connection of this.#connections) this.#free.push(connection);
       this.#tick();
     }
     await over;
@@ -204,7 +209,7 @@ class Load {
     while (this.#sent < due && this.#free.length > 0) {
       const dueMs = this.#dueMs;
       this.#own.addMs(now - dueMs);
-      this.#send(this.#free.pop()!, dueMs);
+      this.#send(this.#free.take()!, dueMs);
     }
     this.#queuedMax = Math.max(this.#queuedMax, due - this.#sent);
     if (this.#sent < this.#requestsMax) setTimeout(() => this.#tick(), TICK_MS);
