@@ -7,7 +7,7 @@
  *    stays one until a later comparison of the same hour is clean; then the hour waits no more. A large hour is put
  *    off while it is being written to, a quarter of an hour at most: it would be compared again when it is over, and
  *    reading millions of rows beside those who write them costs both.
- * 3. Sweep. What is left of the budget goes into a comparison of all hours from the oldest to the newest, which
+ * 3. Sweep. What is left of the budget goes into a comparison of all hours that are over, from the oldest on, which
  *    finds what changed without anybody having counted something: a lost part, a hand in the tables.
  *
  * No false alarm: both sides are read up to positions that were durable before the reading began. A rollup row from
@@ -21,7 +21,7 @@
 import type { ClickHouse } from '../runtime/clickhouse.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Db, Postgres } from '../runtime/postgres.ts';
-import { formatInstant, HOUR_MS } from '../contract/window.ts';
+import { formatInstant, HOUR_MS, hourStart } from '../contract/window.ts';
 import { COMPARE, MOVING, NOTE, SPAN, WEIGH } from './rollup-check-sql.ts';
 import { readWatermarks, type Positions } from './usage-totals.ts';
 
@@ -257,13 +257,18 @@ export async function sweep(ctx: CheckContext, budget: CheckBudget, everyMs: num
   return done;
 }
 
-/** False when there is nothing to sweep: then it is complete at once. */
+/**
+ * False when there is nothing to sweep: then it is complete at once. The hour that goes on is left out, for whatever is
+ * written to it is noted, and it would be compared while it changes.
+ */
 async function beginSweep({ pg, ch, clock }: CheckContext): Promise<boolean> {
-  const now = formatInstant(clock.now());
+  const nowMs = clock.now();
+  const now = formatInstant(nowMs);
   const [span] = await ch.rows<{ first: string | number; last: string | number; hours: string | number }>(
     SPAN,
   );
-  if (span === undefined || Number(span.hours) === 0) {
+  const endMs = span === undefined ? 0 : Math.min(Number(span.last) * 1_000 + HOUR_MS, hourStart(nowMs));
+  if (span === undefined || Number(span.hours) === 0 || Number(span.first) * 1_000 >= endMs) {
     await pg.query(
       `UPDATE ledger.check_sweep SET started_at = $1, completed_at = $1, completed_started_at = $1
        WHERE next_hour IS NULL`,
@@ -274,7 +279,7 @@ async function beginSweep({ pg, ch, clock }: CheckContext): Promise<boolean> {
   await pg.query(
     `UPDATE ledger.check_sweep SET started_at = $1, first_hour = $2, next_hour = $2, end_hour = $3
      WHERE next_hour IS NULL`,
-    [now, formatInstant(Number(span.first) * 1_000), formatInstant(Number(span.last) * 1_000 + HOUR_MS)],
+    [now, formatInstant(Number(span.first) * 1_000), formatInstant(endMs)],
   );
   return true;
 }
