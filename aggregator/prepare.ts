@@ -365,7 +365,7 @@ function sharing(packed: Packed, before: Packed | null): Packed {
     tenants: same(tenants, before?.tenants),
     meters: same(meters, before?.meters),
     wide: wide.length === 0 ? NONE : wide,
-    meterHours: sameHours(meterHours, before?.meterHours),
+    meterHours: same(meterHours, before?.meterHours, isSameHour),
     dimensions: same(dimensions, before?.dimensions),
     hourOf: same(hourOf, before?.hourOf),
   };
@@ -373,19 +373,17 @@ function sharing(packed: Packed, before: Packed | null): Packed {
 
 const NONE: readonly never[] = [];
 
-function same<T extends string | number>(all: readonly T[], before: readonly T[] | undefined): readonly T[] {
+function same<T>(
+  all: readonly T[],
+  before: readonly T[] | undefined,
+  isSame: (a: T, b: T) => boolean = Object.is,
+): readonly T[] {
   if (all.length === 0) return NONE;
-  return before?.length === all.length && all.every((one, at) => one === before[at]) ? before : all;
+  return before?.length === all.length && all.every((one, at) => isSame(one, before[at]!)) ? before : all;
 }
 
-function sameHours(
-  all: readonly MeterHour[],
-  before: readonly MeterHour[] | undefined,
-): readonly MeterHour[] {
-  if (all.length === 0) return NONE;
-  const isSame = ({ text, groupsMax }: MeterHour, at: number): boolean =>
-    text === before![at]!.text && groupsMax === before![at]!.groupsMax;
-  return before?.length === all.length && all.every(isSame) ? before : all;
+function isSameHour(a: MeterHour, b: MeterHour): boolean {
+  return a.text === b.text && a.groupsMax === b.groupsMax;
 }
 
 function decoded(message: Uint8Array): Block {

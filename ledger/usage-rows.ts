@@ -5,7 +5,6 @@
  * Everything is read in the posting turn, and up to now rather than up to the watermark: totals are as new as any that
  * may have been posted.
  */
-import { storedQuantity } from '../contract/quantity.ts';
 import type { Totals } from '../contract/rollup.ts';
 import { monthlyPeriod, type Window } from '../contract/window.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
@@ -14,7 +13,7 @@ import { listCustomers, type Customer } from './customers.ts';
 import { groupBy } from './group-by.ts';
 import type { KnownUsage, UsageRow } from './known-usage.ts';
 import { batchesOf, type Positions } from './usage-batches.ts';
-import { readUsageTotals } from './usage-totals.ts';
+import { readUsageTotals, totalsIn, type TotalsColumns } from './usage-totals.ts';
 
 /** A customer's usage in a period. */
 export interface UsageWanted {
@@ -40,19 +39,12 @@ const NEWER = ROWS(
     AND position > mapFromArrays({shards:Array(UInt16)}, {after:Array(UInt64)})[shard]`,
 );
 
-interface RowColumns {
+interface RowColumns extends TotalsColumns {
   meter: string;
   subject: string;
   at: number | string;
   place: string;
   version: string;
-  count: string;
-  sum: string;
-  min: string;
-  max: string;
-  latest: string;
-  latestTimeMs: string;
-  latestPosition: string;
 }
 
 /** Customers that are read along with one that is unknown. */
@@ -88,38 +80,44 @@ export async function readKnownTotals(
 ): Promise<ReadonlyMap<string, Totals>[]> {
   const { wanted, meters, nowMs } = o;
   if (meters.length === 0) return wanted.map(() => new Map());
+  const answer = new Map<UsageWanted, ReadonlyMap<string, Totals>>();
   const told = wanted.filter(({ customer, period }) => known.has(customer, period));
   const news = await readRows(ch, { ...o, wanted: told, after: known.positions });
-  told.forEach(({ customer, period }, at) => known.tell(customer, period, news[at]!));
-  const answer = wanted.map(({ customer, period }) =>
-    known.has(customer, period) ? known.totals(customer, period) : null,
-  );
+  told.forEach((one, at) => {
+    known.tell(one.customer, one.period, news[at]!);
+    const totals = known.totals(one.customer, one.period);
+    if (totals !== null) answer.set(one, totals);
+  });
 
-  const unknown = wanted.filter((_, at) => answer[at] === null);
-  const open = unknown.map(({ period }) => known.openFrom(period, nowMs));
+  const unknown = wanted.filter((one) => !answer.has(one));
+  const openFrom = unknown.map(({ period }) => known.openFrom(period, nowMs));
   const closed = await readUsageTotals(
     ch,
     o.tenant,
     unknown.map(({ customer, period: { start, end } }, at) => ({
       subjects: customer.subjects,
-      window: { start, end: open[at] ?? end },
+      window: { start, end: openFrom[at] ?? end },
     })),
     { meters },
   );
-  const opened = unknown.flatMap(({ customer, period }, at) => {
-    const start = open[at];
-    return start == null ? [] : [{ customer, period: { start, end: period.end } }];
+  const open = unknown.flatMap((one, at) => {
+    const [openFromMs, totals] = [openFrom[at]!, closed[at]!];
+    if (openFromMs !== null) return [{ one, openFromMs, closed: totals }];
+    answer.set(one, totals);
+    return [];
   });
-  const rows = await readRows(ch, { ...o, wanted: opened, after: null });
-  let next = 0;
-  const read = unknown.map(({ customer, period }, at): ReadonlyMap<string, Totals> => {
-    const openFromMs = open[at];
-    if (openFromMs == null) return closed[at]!;
-    const account = { openFromMs, closed: closed[at]!, rows: rows[next++]!, nowMs };
-    return known.put(customer, period, account);
+  const rows = await readRows(ch, {
+    ...o,
+    wanted: open.map(({ one: { customer, period }, openFromMs }) => ({
+      customer,
+      period: { start: openFromMs, end: period.end },
+    })),
+    after: null,
   });
-  let taken = 0;
-  return answer.map((totals) => totals ?? read[taken++]!);
+  open.forEach(({ one, ...account }, at) =>
+    answer.set(one, known.put(one.customer, one.period, { ...account, rows: rows[at]!, nowMs })),
+  );
+  return wanted.map((one) => answer.get(one)!);
 }
 
 /** Rows of each of what is wanted: those beyond the positions, or all that hold (null). */
@@ -167,14 +165,6 @@ function usageRowOf(row: RowColumns): UsageRow {
     hourMs: Number(row.at) * 1_000,
     place: row.place,
     position: BigInt(row.version),
-    totals: {
-      count: BigInt(row.count),
-      sum: storedQuantity(row.sum),
-      min: storedQuantity(row.min),
-      max: storedQuantity(row.max),
-      latest: storedQuantity(row.latest),
-      latestTimeMs: Number(row.latestTimeMs),
-      latestPosition: BigInt(row.latestPosition),
-    },
+    totals: totalsIn(row),
   };
 }

@@ -139,9 +139,8 @@ export interface UsageTotals extends Totals {
   readonly unique?: bigint;
 }
 
-interface TotalsColumns {
-  meter: string;
-  isUnique: number | boolean;
+/** Totals as ClickHouse writes them. */
+export interface TotalsColumns {
   count: string;
   sum: string;
   min: string;
@@ -151,7 +150,12 @@ interface TotalsColumns {
   latestPosition: string;
 }
 
-interface TotalsRow extends TotalsColumns {
+interface MeterTotalsRow extends TotalsColumns {
+  meter: string;
+  isUnique: number | boolean;
+}
+
+interface TotalsRow extends MeterTotalsRow {
   wanted: number | string;
 }
 
@@ -232,9 +236,15 @@ function addUnique(
 }
 
 /** The subjects of one answer may come in several batches; totals fold in any order. */
-function addTotals(byMeter: Map<string, UsageTotals>, row: TotalsColumns, unique: Set<string>): void {
+function addTotals(byMeter: Map<string, UsageTotals>, row: MeterTotalsRow, unique: Set<string>): void {
   if (Number(row.isUnique) !== 0) unique.add(row.meter);
-  const totals: Totals = {
+  const totals = totalsIn(row);
+  const before = byMeter.get(row.meter);
+  byMeter.set(row.meter, before === undefined ? totals : mergeTotals(before, totals));
+}
+
+export function totalsIn(row: TotalsColumns): Totals {
+  return {
     count: BigInt(row.count),
     sum: storedQuantity(row.sum),
     min: storedQuantity(row.min),
@@ -243,8 +253,6 @@ function addTotals(byMeter: Map<string, UsageTotals>, row: TotalsColumns, unique
     latestTimeMs: Number(row.latestTimeMs),
     latestPosition: BigInt(row.latestPosition),
   };
-  const before = byMeter.get(row.meter);
-  byMeter.set(row.meter, before === undefined ? totals : mergeTotals(before, totals));
 }
 
 /** The quantity that a price is rated on: the totals as the meter reads them, zero without usage. */
@@ -282,7 +290,7 @@ export async function readRawTotals(ch: ClickHouse, o: CutUsage): Promise<Map<st
   const byMeter = new Map<string, UsageTotals>();
   const unique = new Set<string>();
   for (const subjects of batchesOf(o.subjects, (subject) => subject)) {
-    const rows = await ch.rows<TotalsColumns>(RAW, cutParameters(o, subjects));
+    const rows = await ch.rows<MeterTotalsRow>(RAW, cutParameters(o, subjects));
     for (const row of rows) addTotals(byMeter, row, unique);
   }
   if (unique.size > 0) {

@@ -2,7 +2,6 @@
 // reads only what changed has posted what reading everything says.
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { Meter } from '../contract/meter.ts';
 import { parseUnitPrice } from '../contract/money.ts';
 import { readLedgerDrift } from '../ledger/conservation.ts';
 import type { LedgerContext } from '../ledger/context.ts';
@@ -13,7 +12,7 @@ import { postTotals, postUsage } from '../ledger/post-usage.ts';
 import { createTenant } from '../ledger/tenants.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
 import { createLog } from '../runtime/log.ts';
-import { startLedgerWorld, type LedgerWorld } from './ledger-world.ts';
+import { meterNamed, startLedgerWorld, type LedgerWorld } from './ledger-world.ts';
 
 const HOUR = 3_600_000;
 const NOVEMBER = Date.UTC(2026, 10, 1);
@@ -40,24 +39,15 @@ beforeAll(async () => {
 });
 afterAll(() => ledger?.stop());
 
-const meter = (key: string, o: Partial<Meter> = {}): Meter => ({
-  key,
-  eventType: 'llm',
-  aggregation: 'sum',
-  valueProperty: key,
-  groupBy: [],
-  ...o,
-});
-
 async function setUp(tenant: string): Promise<void> {
   nowMs = START;
   const { pg, world } = ledger;
   await pg.transaction((tx) => createTenant(tx, { tenant, name: tenant, nowMs }));
   const meters = [
-    meter('tokens'),
-    meter('calls', { aggregation: 'count', valueProperty: null }),
-    meter('largest', { aggregation: 'max', valueProperty: 'tokens' }),
-    meter('seats', { eventType: 'seats', aggregation: 'latest' }),
+    meterNamed('tokens'),
+    meterNamed('calls', { aggregation: 'count', valueProperty: null }),
+    meterNamed('largest', { aggregation: 'max', valueProperty: 'tokens' }),
+    meterNamed('seats', { eventType: 'seats', aggregation: 'latest' }),
   ];
   for (const one of meters) await world.define(tenant, one, nowMs);
   const prices = meters.map(({ key }) => ({

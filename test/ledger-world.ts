@@ -32,6 +32,16 @@ export interface LedgerWorld {
   stop(): Promise<void>;
 }
 
+/** A sum of the property of its name, where nothing else is said. */
+export const meterNamed = (key: string, o: Partial<Meter> = {}): Meter => ({
+  key,
+  eventType: 'llm',
+  aggregation: 'sum',
+  valueProperty: key,
+  groupBy: [],
+  ...o,
+});
+
 const requestTimeoutMs = 20_000;
 
 export async function startLedgerWorld(): Promise<LedgerWorld> {

@@ -4,7 +4,6 @@
 import { readFile } from 'node:fs/promises';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { Meter } from '../contract/meter.ts';
 import { parseUnitPrice } from '../contract/money.ts';
 import { formatQuantity, QUANTITY_UNIT } from '../contract/quantity.ts';
 import { readBalance, type Balance } from '../ledger/balance.ts';
@@ -33,7 +32,7 @@ import { verifyLedger } from '../ledger/verify.ts';
 import type { ClickHouse } from '../runtime/clickhouse.ts';
 import { createLog } from '../runtime/log.ts';
 import { sqlState, type Postgres } from '../runtime/postgres.ts';
-import { startLedgerWorld, type LedgerWorld, type Use, type World } from './ledger-world.ts';
+import { meterNamed, startLedgerWorld, type LedgerWorld, type Use, type World } from './ledger-world.ts';
 
 const log = createLog('test', 'silent');
 const OCTOBER = Date.UTC(2026, 9, 1);
@@ -60,18 +59,10 @@ beforeAll(async () => {
 });
 afterAll(() => ledger?.stop());
 
-const meter = (key: string, o: Partial<Meter> = {}): Meter => ({
-  key,
-  eventType: 'llm',
-  aggregation: 'sum',
-  valueProperty: key,
-  groupBy: [],
-  ...o,
-});
 const meters = [
-  meter('calls', { aggregation: 'count', valueProperty: null }),
-  meter('tokens'),
-  meter('seats', { eventType: 'seats', aggregation: 'latest', valueProperty: 'seats' }),
+  meterNamed('calls', { aggregation: 'count', valueProperty: null }),
+  meterNamed('tokens'),
+  meterNamed('seats', { eventType: 'seats', aggregation: 'latest', valueProperty: 'seats' }),
 ];
 
 const plan: PlanDraft = {
